@@ -62,7 +62,7 @@ class Images(Protocol):
         ...
 
     async def collect(self, keep: frozenset[str]) -> None:
-        """While the disk is over 80 % full, removes images not in `keep` (ids of this node's images), oldest use first."""
+        """While the disk is over 80 % full, removes images whose id is not in `keep`, oldest use first."""
         ...
 
 
