@@ -1,0 +1,1 @@
+"""Which node each task runs on. Pure: `assign.plan(world, now)`."""
