@@ -6,7 +6,7 @@ Two implementations: `pyswarm_core.etcd.store.EtcdStore`, `pyswarm_core.store.me
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -111,10 +111,13 @@ class Store(Protocol):
         """All of `ops` if all of `compares` hold, else nothing. ValueError: more than MAX_TXN_OPS, or a key twice."""
         ...
 
-    def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
-        """Batches from `from_revision` on, for ever, across reconnections, each event once and in order.
+    def watch(
+        self, prefix: str, *, from_revision: int, on_connected: Callable[[bool], None] | None = None
+    ) -> AsyncGenerator[WatchBatch, None]:
+        """Batches from `from_revision` (≥ 1) on, for ever, across reconnections, each event once and in order.
 
-        Ends only by an error (`Compacted`, or a final one) or by the consumer's aclose().
+        Ends only by an error (`Compacted`, or a final one) or by the consumer's aclose(): leave it through
+        `contextlib.aclosing`. `on_connected` is told when the stream is lost and when it is there (again).
         """
         ...
 
