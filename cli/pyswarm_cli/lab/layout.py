@@ -1,0 +1,160 @@
+"""What a lab consists of: names, addresses and paths. Pure, but for loading and saving itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pyswarm_core.errors import InvalidInput, NotFound
+from pyswarm_core.ids import derived_id
+
+ROOT = Path("/var/lib/pyswarm/lab")
+FIRST_OCTET = 90
+LAST_OCTET = 127
+MAX_HOSTS = 50
+REGISTRY_NAME = "registry.lab"
+REGISTRY_PORT = 5000
+MANAGER_PORT = 2377
+ETCD_PORT = 2379
+ETCD_PEER_PORT = 2380
+AGENT_METRICS_PORT = 9378
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    number: int  # from 1
+    address: str
+    is_manager: bool
+    folder: Path
+    link: str  # the machine's end of its cable
+    node_id: str
+
+    @property
+    def name(self) -> str:
+        return f"host-{self.number}"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def etc(self) -> Path:
+        """The upper layer of the host's /etc."""
+        return self.folder / "etc"
+
+    @property
+    def daemons(self) -> tuple[str, ...]:
+        return ("etcd", "manager", "agent") if self.is_manager else ("agent",)
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    name: str
+    octet: int  # 10.<octet>.0.0/16
+    host_count: int
+    manager_count: int
+    seed: str  # of its node ids: another lab of this name has others
+    former_context: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / self.name
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own address on the lab's bridge; the registry is there."""
+        return f"10.{self.octet}.0.1"
+
+    @property
+    def bridge(self) -> str:
+        return f"pslab{self.octet}"
+
+    @property
+    def table(self) -> str:
+        return f"pyswarm_lab_{self.octet}"
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        return tuple(
+            Host(
+                number=n,
+                address=f"10.{self.octet}.0.{10 + n}",
+                is_manager=n <= self.manager_count,
+                folder=self.folder / "hosts" / f"host-{n}",
+                link=f"pl{self.octet}h{n}",
+                node_id=derived_id("lab node", self.seed, str(n)),
+            )
+            for n in range(1, self.host_count + 1)
+        )
+
+    @property
+    def managers(self) -> tuple[Host, ...]:
+        return tuple(h for h in self.hosts if h.is_manager)
+
+    @property
+    def manager_addresses(self) -> tuple[str, ...]:
+        return tuple(f"{h.address}:{MANAGER_PORT}" for h in self.managers)
+
+    @property
+    def registry(self) -> str:
+        return f"{REGISTRY_NAME}:{REGISTRY_PORT}"
+
+    def host(self, name: str) -> Host:
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(h.name for h in self.hosts)
+        raise NotFound(f"lab {self.name} has no host '{name}'; its hosts are {known}")
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / "lab.json.new"
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(self.folder / "lab.json")
+
+
+def check(name: str, hosts: int, managers: int) -> None:
+    """Raises InvalidInput."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
+        raise InvalidInput(f"'{name}' cannot name a lab: use up to 31 lower-case letters, digits and inner hyphens")
+    if not 1 <= hosts <= MAX_HOSTS:
+        raise InvalidInput(f"a lab has 1 to {MAX_HOSTS} hosts, not {hosts}")
+    if managers not in (1, 3, 5):
+        raise InvalidInput(f"a lab has 1, 3 or 5 managers, not {managers}: an even number survives no more failures")
+    if managers > hosts:
+        raise InvalidInput(f"{managers} managers need at least {managers} hosts; add --hosts {managers}")
+
+
+def load(name: str) -> Lab:
+    """Raises NotFound."""
+    try:
+        return Lab(**json.loads((ROOT / name / "lab.json").read_text()))
+    except FileNotFoundError:
+        others = ", ".join(lab.name for lab in existing())
+        hint = f"; running labs: {others}" if others else "; start one with 'pyswarm lab up'"
+        raise NotFound(f"there is no lab '{name}'{hint}") from None
+
+
+def existing() -> list[Lab]:
+    if not ROOT.is_dir():
+        return []
+    return [load(d.name) for d in sorted(ROOT.iterdir()) if (d / "lab.json").is_file()]
+
+
+def free_octet(taken: set[int]) -> int:
+    for octet in range(FIRST_OCTET, LAST_OCTET + 1):
+        if octet not in taken:
+            return octet
+    raise InvalidInput("too many labs are running on this machine; end one with 'pyswarm lab down --name NAME'")
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        raise InvalidInput("a lab is made of network and mount namespaces and needs root: run it with sudo")
