@@ -86,7 +86,9 @@ def _build(lab: Lab, say: Say) -> None:
         context_name(lab),
         contexts.Context(
             managers=lab.manager_addresses,
-            identity=identity,
+            ca=identity.ca_pem.decode(),
+            cert=identity.cert_pem.decode(),
+            key=identity.key_pem.decode(),
             hosts={layout.REGISTRY_NAME: lab.gateway},
             registry_ca={lab.registry: identity.ca_pem.decode()},
         ),
