@@ -1,0 +1,193 @@
+"""Contexts: which cluster the command line talks to, with the certificates for it.
+
+On disk, under `$PYSWARM_CONFIG_DIR`, or `$XDG_CONFIG_HOME/pyswarm`, or `~/.config/pyswarm`:
+
+    current                        the selected context's name
+    contexts/NAME/context.json     {"managers": ["10.90.0.11:2377"], "hosts": {"registry.lab": "10.90.0.1"},
+                                    "registry_ca": {"registry.lab:5000": "PEM"}}
+    contexts/NAME/{ca,cert,key}.pem
+
+Directories are 0700 and files 0600. Imports little: every command that talks to a cluster pays for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyswarm_core.errors import InvalidInput, NotFound
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+_PEMS = ("ca", "cert", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`managers`: HOST:PORT of each one's API. `ca`, `cert`, `key`: PEM text of mutual TLS. `hosts`: names → addresses
+    that this cluster means without any DNS. `registry_ca`: registry HOST[:PORT] → PEM of the authority to trust."""
+
+    managers: tuple[str, ...]
+    ca: str
+    cert: str
+    key: str = field(repr=False)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    registry_ca: Mapping[str, str] = field(default_factory=dict)
+
+
+def config_dir() -> Path:
+    if explicit := os.environ.get("PYSWARM_CONFIG_DIR"):
+        return Path(explicit)
+    if xdg := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(xdg) / "pyswarm"
+    return Path("~/.config/pyswarm").expanduser()
+
+
+def save(name: str, context: Context) -> None:
+    """Creates or replaces. Does not select it. Raises InvalidInput for a name that is no file name."""
+    folder = _folder(name)
+    private_dir(folder)
+    document = {
+        "managers": list(context.managers),
+        "hosts": dict(context.hosts),
+        "registry_ca": dict(context.registry_ca),
+    }
+    for part in _PEMS:
+        write_private(folder / f"{part}.pem", getattr(context, part))
+    write_private(folder / "context.json", json.dumps(document, indent=2) + "\n")
+
+
+def load(name: str) -> Context:
+    """Raises NotFound (it lists the names there are), InvalidInput when the files make no sense."""
+    folder = _folder(name)
+    try:
+        document = json.loads((folder / "context.json").read_text())
+        pems = {part: (folder / f"{part}.pem").read_text() for part in _PEMS}
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise InvalidInput(
+                f"context '{name}' is incomplete: {error.filename} is missing; import it again"
+            ) from None
+        known = ", ".join(names()) or "none yet"
+        raise NotFound(f"there is no context '{name}'; known contexts: {known}") from None
+    except ValueError as error:
+        raise InvalidInput(f"context '{name}' cannot be read: {folder / 'context.json'}: {error}") from None
+    return from_document({**document, **pems} if isinstance(document, dict) else document, f"context '{name}'")
+
+
+def names() -> list[str]:
+    try:
+        return sorted(p.name for p in (config_dir() / "contexts").iterdir() if (p / "context.json").is_file())
+    except FileNotFoundError:
+        return []
+
+
+def current() -> str | None:
+    """The selected context's name; None when there is none."""
+    try:
+        return (config_dir() / "current").read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def select(name: str | None) -> str | None:
+    """Selects a context (None: none) and returns the name of the one that was selected before."""
+    previous = current()
+    marker = config_dir() / "current"
+    if name is None:
+        marker.unlink(missing_ok=True)
+        return previous
+    load(name)
+    private_dir(config_dir())
+    write_private(marker, name + "\n")
+    return previous
+
+
+def remove(name: str) -> None:
+    """Deletes it; if it was selected, none is from now on. One that is not there is no error."""
+    folder = _folder(name)
+    if current() == name:
+        select(None)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def resolve(name: str | None) -> tuple[str, Context]:
+    """The context a command is to use: the one named, else the selected one."""
+    chosen = name or current()
+    if chosen is None:
+        raise NotFound(
+            "no context is selected, so there is no cluster to talk to; start one with 'pyswarm lab up', or import one "
+            "with 'pyswarm context import'"
+        )
+    return chosen, load(chosen)
+
+
+def to_document(context: Context) -> dict[str, Any]:
+    """All of it, the private key included, as one JSON-able object: for export."""
+    return {
+        "managers": list(context.managers),
+        "hosts": dict(context.hosts),
+        "registry_ca": dict(context.registry_ca),
+        "ca": context.ca,
+        "cert": context.cert,
+        "key": context.key,
+    }
+
+
+def from_document(document: object, where: str) -> Context:
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{where} is not a context: an object is expected")
+    managers = document.get("managers")
+    if not isinstance(managers, list) or not managers or not all(isinstance(m, str) and m for m in managers):
+        raise InvalidInput(f"{where} is not a context: 'managers' must list at least one HOST:PORT")
+    maps: dict[str, dict[str, str]] = {}
+    for name in ("hosts", "registry_ca"):
+        value = document.get(name) or {}
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise InvalidInput(f"{where} is not a context: '{name}' must map names to strings")
+        maps[name] = value
+    pems: dict[str, str] = {}
+    for part in _PEMS:
+        value = document.get(part)
+        if not isinstance(value, str) or "-----BEGIN" not in value:
+            raise InvalidInput(f"{where} is not a context: '{part}' must be PEM text")
+        pems[part] = value
+    return Context(
+        managers=tuple(managers),
+        ca=pems["ca"],
+        cert=pems["cert"],
+        key=pems["key"],
+        hosts=maps["hosts"],
+        registry_ca=maps["registry_ca"],
+    )
+
+
+def private_dir(path: Path) -> None:
+    """Makes it and its missing parents, 0700."""
+    for folder in [*reversed(path.parents), path]:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces the file in one step; it is 0600 from its first moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _folder(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"'{name}' cannot be a context's name: letters, digits, '.', '_' and '-' are allowed")
+    return config_dir() / "contexts" / name

@@ -1,0 +1,35 @@
+"""Every test gets a configuration directory of its own and none of the user's environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.support.cli import Run
+
+
+@pytest.fixture(autouse=True)
+def config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "config"
+    monkeypatch.setenv("PYSWARM_CONFIG_DIR", str(folder))
+    monkeypatch.delenv("PYSWARM_CONTEXT", raising=False)
+    monkeypatch.delenv("PYSWARM_DEBUG", raising=False)
+    return folder
+
+
+@pytest.fixture
+def run() -> Run:
+    """Runs `pyswarm ARGS…` in this process; checks what holds for every command: no traceback, one sentence."""
+    from pyswarm_cli.main import cli
+
+    def call(*args: str, stdin: str | None = None, one_line: bool = True) -> Result:
+        result = CliRunner().invoke(cli, list(args), input=stdin, prog_name="pyswarm")
+        assert "Traceback" not in result.output, result.output
+        if result.exit_code and one_line:
+            lines = [line for line in result.stderr.splitlines() if line.startswith("pyswarm: ")]
+            assert len(lines) == 1, result.stderr
+        assert "fault of pyswarm itself" not in result.output, result.output
+        return result
+
+    return call
