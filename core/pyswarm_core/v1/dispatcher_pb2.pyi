@@ -358,7 +358,9 @@ class AssignmentUpdate(_message.Message):
 
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Network]:
-        """the networks of this node's tasks, all blocks of all nodes in each"""
+        """Every network that a service is attached to, with or without a task here: each host is an entry to its VIPs and
+        published ports. With all blocks of all nodes in each.
+        """
 
     @_builtins.property
     def removed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
