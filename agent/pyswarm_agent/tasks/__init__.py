@@ -1,0 +1,1 @@
+"""One task each: a pure machine that decides, and a thin shell that carries out."""
