@@ -271,6 +271,26 @@ Global___Vip: _TypeAlias = Vip  # noqa: Y015
 class Task(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ServiceLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
@@ -294,6 +314,7 @@ class Task(_message.Message):
     PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
     BALANCED_AT_FIELD_NUMBER: _builtins.int
     OUT_OF_BALANCERS_AT_FIELD_NUMBER: _builtins.int
+    SERVICE_LABELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -333,6 +354,10 @@ class Task(_message.Message):
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskAddress]:
         """held until `addresses_free`"""
 
+    @_builtins.property
+    def service_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """as they were at its creation: for {{index .Service.Labels "x"}}"""
+
     def __init__(
         self,
         *,
@@ -359,10 +384,11 @@ class Task(_message.Message):
         predecessor_id: _builtins.str = ...,
         balanced_at: _builtins.float = ...,
         out_of_balancers_at: _builtins.float = ...,
+        service_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "predecessor_id", b"predecessor_id", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "predecessor_id", b"predecessor_id", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
