@@ -315,6 +315,9 @@ class Task(_message.Message):
     BALANCED_AT_FIELD_NUMBER: _builtins.int
     OUT_OF_BALANCERS_AT_FIELD_NUMBER: _builtins.int
     SERVICE_LABELS_FIELD_NUMBER: _builtins.int
+    QUICK_FAILURES_FIELD_NUMBER: _builtins.int
+    WINDOW_AT_FIELD_NUMBER: _builtins.int
+    WINDOW_RESTARTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -344,6 +347,14 @@ class Task(_message.Message):
     """when every live node had confirmed it as an endpoint, for the receipt"""
     out_of_balancers_at: _builtins.float
     """when every live node had confirmed that it left"""
+    quick_failures: _builtins.int
+    """Of the restart policy, carried from task to task of one spec in a slot.
+    predecessors in a row that did not stay healthy for 5 minutes: each doubles the delay
+    """
+    window_at: _builtins.float
+    """when the policy's window began"""
+    window_restarts: _builtins.int
+    """restarts in it"""
     @_builtins.property
     def spec(self) -> _spec_pb2.TaskSpec: ...
     @_builtins.property
@@ -385,10 +396,13 @@ class Task(_message.Message):
         balanced_at: _builtins.float = ...,
         out_of_balancers_at: _builtins.float = ...,
         service_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        quick_failures: _builtins.int = ...,
+        window_at: _builtins.float = ...,
+        window_restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "predecessor_id", b"predecessor_id", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "predecessor_id", b"predecessor_id", "quick_failures", b"quick_failures", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version", "window_at", b"window_at", "window_restarts", b"window_restarts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
