@@ -160,9 +160,7 @@ def leftovers(name: str) -> list[str]:
     found += [str(p) for p in Path("/sys/fs/cgroup").glob(f"*/pyswarm-lab/{name}")]
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (
-                f"/lab/{name}/".encode() in (process / "cmdline").read_bytes()
-                or f"pyswarm-lab/{name}/" in (process / "cgroup").read_text()
-            ):
+            ours = f"/lab/{name}/".encode() in (process / "cmdline").read_bytes()
+            if ours or f"pyswarm-lab/{name}/" in (process / "cgroup").read_text():
                 found.append(f"process {process.name}")
     return found

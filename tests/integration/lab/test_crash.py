@@ -1,4 +1,4 @@
-"""Agents and managers killed at random points of rollouts: each rollout completes, no task starts twice, nothing leaks."""
+"""Agents and managers killed at random points of rollouts: each completes, no task starts twice, nothing leaks."""
 
 from __future__ import annotations
 
