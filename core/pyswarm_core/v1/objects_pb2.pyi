@@ -705,6 +705,7 @@ class Network(_message.Message):
     VIP_RANGE_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    LAST_NODE_NUMBER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -712,6 +713,9 @@ class Network(_message.Message):
     vip_range: _builtins.str
     """CIDR, the first quarter of the subnet; its first address is never given"""
     removing: _builtins.bool
+    """nothing new joins it; it goes when no service is attached and no task holds an address"""
+    last_node_number: _builtins.int
+    """Of the network `default` only: the highest number of the nodes that were removed, so that it is never given again."""
     @_builtins.property
     def spec(self) -> _spec_pb2.NetworkSpec: ...
     @_builtins.property
@@ -727,10 +731,11 @@ class Network(_message.Message):
         vip_range: _builtins.str = ...,
         blocks: _abc.Iterable[Global___Block] | None = ...,
         removing: _builtins.bool = ...,
+        last_node_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "created_at", b"created_at", "id", b"id", "removing", b"removing", "spec", b"spec", "version", b"version", "vip_range", b"vip_range", "vni", b"vni"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "created_at", b"created_at", "id", b"id", "last_node_number", b"last_node_number", "removing", b"removing", "spec", b"spec", "version", b"version", "vip_range", b"vip_range", "vni", b"vni"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
