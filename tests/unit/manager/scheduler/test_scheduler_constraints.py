@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pyswarm_core.errors import InvalidInput
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec

@@ -1,0 +1,1 @@
+"""Addresses: subnets, VNIs, VIPs, blocks, task addresses, node numbers. Pure."""

@@ -1,0 +1,227 @@
+"""`plan(world, now)`: a node and addresses for every task that waits for them, or the reason why not.
+
+Waiting tasks are grouped by (service, spec version): a group is filtered once, then placed from a heap. Groups take
+their turn by the age of their oldest task. A task's assignment is one Put; networks that get new blocks for it are
+put in an earlier step, so the plan is safe when only its first steps happen.
+
+Blocks are given here and nowhere else, so the same run keeps the networks up: see `allocator.upkeep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.allocator.addresses import Addresses
+from pyswarm_manager.allocator.service import missing_vips
+from pyswarm_manager.allocator.upkeep import keep_up, needs_upkeep
+from pyswarm_manager.plan import Delete, Plan, Put, World, Write, changed
+from pyswarm_manager.scheduler.explain import no_suitable_node, node_not_suitable
+from pyswarm_manager.scheduler.failures import avoided_nodes
+from pyswarm_manager.scheduler.filters import Filter, Refusal, RoomFilters, StaticFilters
+from pyswarm_manager.scheduler.hosts import Host, hosts_of
+from pyswarm_manager.scheduler.spread import labels_of, tree
+from pyswarm_manager.scheduler.steps import steps_of
+from pyswarm_manager.tasks import display_name, is_terminal, is_wanted
+
+GroupKey = tuple[str, int, bool]  # service id, spec version, node preset
+
+
+def plan(world: World, now: float) -> Plan:
+    groups = _waiting(world)
+    if not groups and not needs_upkeep(world):
+        return Plan()
+    run = _Run(world, now)
+    gone = keep_up(world, run.addresses)
+    for tasks in groups:
+        service = world.services.get(tasks[0].service_id)
+        if service is None:
+            continue  # the orchestrator removes what has no service
+        lacking = missing_vips(world, service)
+        if lacking:
+            run.wait_for_vip(tasks, lacking)
+        elif tasks[0].node_id:
+            run.place_preset(tasks)
+        else:
+            run.place(tasks)
+    networks: list[Write] = [Put(network) for network in run.addresses.changed_networks()]
+    networks += [Delete(network) for network in gone]
+    return Plan(steps=steps_of(networks, [Put(task) for task in run.puts]), notes=tuple(run.notes))
+
+
+def _waiting(world: World) -> list[list[pb.Task]]:
+    """Groups of tasks that want a node, the oldest first."""
+    groups: dict[GroupKey, list[pb.Task]] = {}
+    for task in world.tasks.values():
+        if task.status.state <= pb.TASK_STATE_PENDING and task.desired_state <= pb.TASK_STATE_RUNNING:
+            groups.setdefault((task.service_id, task.spec_version, bool(task.node_id)), []).append(task)
+    for tasks in groups.values():
+        tasks.sort(key=lambda task: (task.created_at, task.slot, task.id))
+    return sorted(groups.values(), key=lambda tasks: (tasks[0].created_at, tasks[0].service_id, tasks[0].id))
+
+
+@dataclass(slots=True)
+class _Run:
+    """The scratch state of one planning run."""
+
+    world: World
+    now: float
+    hosts: dict[str, Host] = field(init=False)
+    static: StaticFilters = field(init=False)
+    addresses: Addresses = field(init=False)
+    puts: list[pb.Task] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    # What this run has placed already, of other groups of the same service: service id → host id → tasks.
+    placed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.hosts = hosts_of(self.world)
+        self.static = StaticFilters(self.hosts)
+        self.addresses = Addresses(self.world)
+
+    def place(self, tasks: Sequence[pb.Task]) -> None:
+        """Tasks of one spec that may run on any node."""
+        first = tasks[0]
+        room = RoomFilters(first.spec)
+        siblings = self.world.tasks_of_service(first.service_id)
+        counts, replaced = _counts(siblings, tasks)
+        for host_id, count in self.placed.get(first.service_id, {}).items():
+            counts[host_id] = counts.get(host_id, 0) + count
+
+        refusals = dict(self.static.refusals(first.spec))
+        candidates: list[Host] = []
+        for host in self.hosts.values():
+            if host.id in refusals:
+                continue
+            refusal = None if room.asks_nothing else room.refusal(host, counts.get(host.id, 0))
+            if refusal is None:
+                candidates.append(host)
+            else:
+                refusals[host.id] = refusal
+        avoided = avoided_nodes(siblings, self.now)
+        rounds = [candidates]
+        if avoided:
+            rounds = [
+                [host for host in candidates if host.id not in avoided],
+                [host for host in candidates if host.id in avoided],
+            ]
+
+        rest = list(reversed(tasks))
+        for hosts in rounds:
+            if rest and hosts:
+                self._place_on(hosts, rest, counts, replaced, room, refusals)
+        if len(rest) < len(tasks):
+            self.notes.append(f"{first.service_name}: {len(tasks) - len(rest)} of {len(tasks)} tasks assigned")
+        if rest:
+            self._explain(rest, no_suitable_node(first.spec, self.hosts, refusals))
+
+    def _place_on(
+        self,
+        candidates: Sequence[Host],
+        rest: list[pb.Task],
+        counts: dict[str, int],
+        replaced: Mapping[str, int],
+        room: RoomFilters,
+        refusals: dict[str, Refusal],
+    ) -> None:
+        """Takes from the end of `rest` what can be placed; adds to `refusals` each host that takes no more."""
+        sample = rest[-1].spec
+        network_ids = [attachment.network_id for attachment in sample.networks]
+        choice = tree(candidates, counts, replaced, labels_of(sample.placement.preferences), self.hosts)
+        placed = self.placed.setdefault(rest[-1].service_id, {})
+        while rest:
+            host = choice.best()
+            if host is None:
+                return
+            taken = self.addresses.take(network_ids, host.node)
+            if isinstance(taken, str):
+                refusals[host.id] = self._no_address(taken)
+                choice.drop()
+                continue
+            task = rest.pop()
+            self._assign(task, host, taken)
+            counts[host.id] = counts.get(host.id, 0) + 1
+            placed[host.id] = placed.get(host.id, 0) + 1
+            refusal = None if room.asks_nothing else room.refusal(host, counts[host.id])
+            if refusal is not None:
+                refusals[host.id] = refusal
+            choice.placed(stays=refusal is None)
+
+    def place_preset(self, tasks: Sequence[pb.Task]) -> None:
+        """Tasks of a global service: each on its own node or nowhere."""
+        room = RoomFilters(tasks[0].spec)
+        network_ids = [attachment.network_id for attachment in tasks[0].spec.networks]
+        assigned = 0
+        for task in tasks:
+            host = self.hosts.get(task.node_id)
+            if host is None:
+                self._explain([task], "no suitable node: its node is no longer part of the cluster")
+                continue
+            refusal = self.static.refusal(task.spec, host) or room.refusal(host, 0)
+            if refusal is None:
+                taken = self.addresses.take(network_ids, host.node)
+                if not isinstance(taken, str):
+                    self._assign(task, host, taken)
+                    assigned += 1
+                    continue
+                refusal = self._no_address(taken)
+            self._explain([task], node_not_suitable(task.spec, host, refusal))
+        if assigned:
+            self.notes.append(f"{tasks[0].service_name}: {assigned} of {len(tasks)} tasks assigned")
+
+    def wait_for_vip(self, tasks: Sequence[pb.Task], lacking: Mapping[str, bool]) -> None:
+        """`lacking`: network id → whether its VIP range still has room. The allocator is about to give what it can;
+        only what it cannot is worth a word."""
+        used_up = [self._network_name(network_id) for network_id, has_room in lacking.items() if not has_room]
+        if used_up:
+            self._explain(tasks, f"no address for the service: the VIP range of network {used_up[0]} is used up")
+
+    def _no_address(self, network_id: str) -> Refusal:
+        return Refusal(Filter.ADDRESS, self._network_name(network_id))
+
+    def _network_name(self, network_id: str) -> str:
+        network = self.world.networks.get(network_id)
+        return network.spec.name if network is not None else network_id
+
+    def _assign(self, task: pb.Task, host: Host, taken: Sequence[tuple[str, str]]) -> None:
+        assigned = changed(task)
+        assigned.node_id = host.id
+        for network_id, address in taken:
+            assigned.addresses.add(network_id=network_id, address=address)
+        status = assigned.status
+        status.state = pb.TASK_STATE_ASSIGNED
+        status.at = self.now
+        status.message = ""
+        host.add(assigned)
+        self.puts.append(assigned)
+
+    def _explain(self, tasks: Sequence[pb.Task], message: str) -> None:
+        """PENDING with the reason; nothing is written for a task that says so already."""
+        for task in tasks:
+            if task.status.state == pb.TASK_STATE_PENDING and task.status.message == message:
+                continue
+            pending = changed(task)
+            if pending.status.state != pb.TASK_STATE_PENDING:
+                pending.status.state = pb.TASK_STATE_PENDING
+                pending.status.at = self.now
+            pending.status.message = message
+            self.puts.append(pending)
+            self.notes.append(f"{display_name(task)}: {message}")
+
+
+def _counts(siblings: Sequence[pb.Task], waiting: Sequence[pb.Task]) -> tuple[dict[str, int], dict[str, int]]:
+    """(tasks of this service by node, tasks that the waiting ones replace by node).
+
+    A slot counts once. A task whose slot is about to be filled anew does not count, for it will go: otherwise a
+    start-first rollout would end unbalanced, and could never be done where max replicas per node is reached.
+    """
+    slots = {task.slot for task in waiting}
+    counts: dict[str, int] = {}
+    replaced: dict[str, int] = {}
+    for task in siblings:
+        if task.status.state < pb.TASK_STATE_ASSIGNED or is_terminal(task) or not is_wanted(task):
+            continue
+        into = replaced if task.slot in slots else counts
+        into[task.node_id] = into.get(task.node_id, 0) + 1
+    return counts, replaced
