@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.agent.tasks.build import make_task, tcp_probe, told
 
 from pyswarm_agent.interfaces import ContainerExit
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
 from pyswarm_agent.tasks.machine import begin, handle
 from pyswarm_core.v1 import objects_pb2 as pb
-from tests.unit.agent.tasks.build import make_task, tcp_probe, told
 
 
 class Story:

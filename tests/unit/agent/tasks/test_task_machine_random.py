@@ -1,7 +1,7 @@
 """Whatever happens in whatever order: the promises of the machine hold.
 
-First with events out of nowhere, then on a small host that carries instructions out, fails at random, and whose agent is
-killed at random moments and adopts what it finds."""
+First with events out of nowhere, then on a small host that carries instructions out, fails at random, and whose agent
+is killed at random moments and adopts what it finds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.agent.tasks.build import make_task, tcp_probe, told
 
 from pyswarm_agent.interfaces import ContainerExit, ContainerState
 from pyswarm_agent.tasks import events as ev
@@ -16,7 +17,6 @@ from pyswarm_agent.tasks.adopt import adopt
 from pyswarm_agent.tasks.life import Life, Phase
 from pyswarm_agent.tasks.machine import begin, handle
 from pyswarm_core.v1 import objects_pb2 as pb
-from tests.unit.agent.tasks.build import make_task, tcp_probe, told
 
 DESIRED = [pb.TASK_STATE_READY, pb.TASK_STATE_RUNNING, pb.TASK_STATE_SHUTDOWN, pb.TASK_STATE_REMOVE]
 samples = st.builds(ev.DrainSample, st.integers(0, 3), st.integers(0, 1), st.integers(0, 2))
@@ -91,7 +91,7 @@ def test_any_order_of_events(happenings: list[tuple[ev.Event, float]], desired: 
 
 @dataclass
 class Host:
-    """What outlives an agent: the journal, and the container. `pending`: what the agent is at, lost when it is killed."""
+    """What outlives an agent: the journal, and the container. `pending`: what a kill loses."""
 
     journal: Life | None = None
     container: str = "none"  # none created running exited
