@@ -160,8 +160,9 @@ class Authority:
 
 
 def channel_options() -> list[tuple[str, Any]]:
-    """For every channel of ours: whatever address it dials, the server must be called `pyswarm`."""
-    return [("grpc.ssl_target_name_override", SERVER_NAME)]
+    """For every channel of ours: whatever address it dials, the server must be called `pyswarm`, and no http_proxy
+    from the environment comes between."""
+    return [("grpc.ssl_target_name_override", SERVER_NAME), ("grpc.enable_http_proxy", 0)]
 
 
 def client_credentials(identity: Identity) -> grpc.ChannelCredentials:

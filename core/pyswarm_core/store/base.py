@@ -97,6 +97,23 @@ class WatchBatch:
     events: tuple[Event, ...]
 
 
+def check_txn(compares: Sequence[Compare], ops: Sequence[Op]) -> None:
+    """Raises ValueError for a transaction that etcd would refuse."""
+    if len(compares) > MAX_TXN_OPS or len(ops) > MAX_TXN_OPS:
+        raise ValueError(
+            f"a transaction of {len(compares)} compares and {len(ops)} operations: at most {MAX_TXN_OPS} each"
+        )
+    keys = [op.key for op in ops]
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"a transaction that writes the key {twice!r} twice")
+
+
+def check_ttl(ttl: int) -> None:
+    if ttl < 1:
+        raise ValueError(f"a lease of {ttl} seconds: at least 1")
+
+
 class Store(Protocol):
     """Errors: `errors.StoreUnavailable` (retryable, nothing happened), `errors.OutcomeUnknown` (a write that may or may
     not have happened: read again), `errors.Compacted` (from watch: relist)."""

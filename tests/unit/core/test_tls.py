@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from pyswarm_core import tls
 from pyswarm_core.errors import InvalidInput, NotFound, PreconditionFailed
 
