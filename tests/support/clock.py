@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""Virtual time: nothing moves until the test says so."""
 
 from __future__ import annotations
 
@@ -7,42 +7,39 @@ import heapq
 import itertools
 
 
-async def settle(rounds: int = 50) -> None:
-    """Lets everything that is ready run."""
-    for _ in range(rounds):
-        await asyncio.sleep(0)
+class VirtualTime:
+    """`clock` and `sleep` are for whatever takes them injected; `advance` wakes the sleepers in order of time."""
 
-
-class ManualClock:
-    """A `pyswarm_manager.clock.Clock`."""
-
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self._now = now
+    def __init__(self) -> None:
+        self._now = 1000.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._tickets = itertools.count()
 
-    def now(self) -> float:
+    def clock(self) -> float:
         return self._now
 
     async def sleep(self, seconds: float) -> None:
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._now + max(0.0, seconds), next(self._tickets), future))
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._tickets), future))
         await future
 
-    @property
-    def next_at(self) -> float | None:
-        """When the next sleeper is due."""
-        return min((at for at, _, future in self._sleepers if not future.done()), default=None)
-
     async def advance(self, seconds: float) -> None:
-        """Wakes sleepers in order, each at its own time, and lets what they start run."""
-        await settle()
-        end = self._now + seconds
-        while self._sleepers and self._sleepers[0][0] <= end:
+        """Also lets everything that became ready run."""
+        until = self._now + seconds
+        await self.settle()
+        while self._sleepers and self._sleepers[0][0] <= until:
             at, _, future = heapq.heappop(self._sleepers)
             self._now = max(self._now, at)
             if not future.done():
                 future.set_result(None)
-                await settle()
-        self._now = end
-        await settle()
+            await self.settle()
+        self._now = until
+        await self.settle()
+
+    def freeze(self, seconds: float) -> None:
+        """Time passes and nobody may run, as when the process is stopped."""
+        self._now += seconds
+
+    async def settle(self) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
