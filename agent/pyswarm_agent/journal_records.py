@@ -47,6 +47,7 @@ class _LifeRecord(msgspec.Struct, omit_defaults=True):
     deadline: float = 0.0
     attempts: int = 0
     served: bool = False
+    image_id: str = ""
 
 
 _LIFE_DECODER = msgspec.msgpack.Decoder(_LifeRecord)
@@ -67,6 +68,7 @@ def encode_life(life: Life) -> bytes:
             deadline=life.deadline,
             attempts=life.attempts,
             served=life.served,
+            image_id=life.image_id,
         )
     )
 
@@ -87,6 +89,7 @@ def decode_life(data: bytes) -> Life:
             deadline=record.deadline,
             attempts=record.attempts,
             served=record.served,
+            image_id=record.image_id,
         )
     except (msgspec.MsgspecError, DecodeError) as error:
         raise ValueError(f"not a task's record: {error}") from error

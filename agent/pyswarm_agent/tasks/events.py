@@ -35,6 +35,7 @@ class Pulled:
 
     probe: spec.Probe | None = None
     stop_signal: str = "TERM"
+    image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

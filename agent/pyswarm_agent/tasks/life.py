@@ -43,6 +43,7 @@ class Life:
     stop_signal: str = "TERM"
     deadline: float = 0.0  # of the phase: drain, grace, or the next attempt; unix seconds, 0 = none
     attempts: int = 0  # in this phase
+    image_id: str = ""  # "" until it is pulled
     served: bool = False  # was RUNNING: balancers may have it
 
     @property
@@ -53,6 +54,11 @@ class Life:
     def is_over(self) -> bool:
         """Its end is decided and its container does not run any more."""
         return self.phase >= Phase.CLEANING
+
+    @property
+    def died(self) -> bool:
+        """It served, and ended without having been told to."""
+        return self.is_over and self.served and self.status.state in (pb.TASK_STATE_COMPLETE, pb.TASK_STATE_FAILED)
 
     @property
     def unwanted(self) -> bool:

@@ -103,8 +103,9 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return _ordered(life, task, gone), []
         case ev.Progress(message=message) if phase in (Phase.PULLING, Phase.PREPARING):
             return life.says(now, message=message), []
-        case ev.Pulled(probe=probe, stop_signal=stop_signal) if phase is Phase.PULLING:
-            life = replace(life.enter(Phase.PREPARING), probe=probe, stop_signal=sentences.signal_name(stop_signal))
+        case ev.Pulled(probe=probe, stop_signal=word, image_id=image_id) if phase is Phase.PULLING:
+            life = replace(life.enter(Phase.PREPARING), probe=probe, image_id=image_id)
+            life = replace(life, stop_signal=sentences.signal_name(word))
             status = life.edit()
             status.message = "preparing the container"
             status.timings.image_at = now
