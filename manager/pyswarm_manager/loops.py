@@ -6,6 +6,7 @@ term of leadership and ends with `Deposed`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Loops:
         self._acks = acks
         self._clock = clock
         self._rng = rng
+        self._allocating = asyncio.Lock()
         self.queue = KeyQueue("loops", self._work, clock, rng, observe=observe)
 
     async def run(self) -> None:
@@ -96,9 +98,18 @@ class Loops:
         service_id = service_of(key)
         assert service_id is not None, key
         # Addresses first: the tasks that converge makes need a service that has its VIPs.
-        allocated = await self._carry_out(key, planners.allocate(world, service_id, now()))
+        allocated = await self._allocate(key, service_id)
         converged = await self._carry_out(key, planners.converge(world, self._acks, service_id, now(), self._rng))
         return earliest(allocated, converged)
+
+    async def _allocate(self, key: str, service_id: str) -> float | None:
+        plan = self._planners.allocate(self._world, service_id, self._clock.now())
+        if not plan:
+            return plan.wake_at
+        # Two services planned on one world would get the same address, and neither write would conflict.
+        async with self._allocating:
+            plan = self._planners.allocate(self._world, service_id, self._clock.now())
+            return await self._carry_out(key, plan)
 
     async def _carry_out(self, key: str, plan: Plan) -> float | None:
         if plan:

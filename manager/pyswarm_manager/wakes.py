@@ -9,7 +9,7 @@ from typing import cast
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import World
-from pyswarm_manager.tasks import is_terminal
+from pyswarm_manager.tasks import is_terminal, is_wanted
 from pyswarm_manager.world import Change
 
 SCHEDULER = "scheduler"
@@ -36,7 +36,8 @@ def wakes(change: Change, world: World) -> set[str]:
     """`world` is as it is after the change."""
     match change.kind:
         case "service":
-            return {service_key(change.id)}
+            # Its VIPs, published ports and networks decide about addresses, too.
+            return {SCHEDULER, service_key(change.id)}
         case "rollout":
             rollout = cast("pb.Rollout", change.new or change.old)
             return {service_key(rollout.service_id)}
@@ -55,20 +56,24 @@ def _task(old: pb.Task | None, new: pb.Task | None) -> set[str]:
     either = new if new is not None else old
     assert either is not None
     keys = {service_key(either.service_id)}
-    if (new is not None and new.status.state < pb.TASK_STATE_ASSIGNED) or _frees(old, new):
+    if (new is not None and new.status.state < pb.TASK_STATE_ASSIGNED) or _makes_room(old, new):
         keys.add(SCHEDULER)
     if any(_may_concern_balancers(task) for task in (old, new) if task is not None):
         keys.add(DRAIN)
     return keys
 
 
-def _frees(old: pb.Task | None, new: pb.Task | None) -> bool:
-    """Resources, a host port or an address that somebody may wait for."""
+def _makes_room(old: pb.Task | None, new: pb.Task | None) -> bool:
+    """Resources, a host port, an address or a place under a maximum per node that somebody may wait for."""
     if old is None:
         return False
     if new is None:
         return True
-    return (is_terminal(new) and not is_terminal(old)) or (new.addresses_free and not old.addresses_free)
+    return (
+        (is_terminal(new) and not is_terminal(old))
+        or (new.addresses_free and not old.addresses_free)
+        or (is_wanted(old) and not is_wanted(new))
+    )
 
 
 def _may_concern_balancers(task: pb.Task) -> bool:

@@ -46,7 +46,11 @@ WEB = "service/web"
         (task(pb.TASK_STATE_RUNNING), task(pb.TASK_STATE_FAILED), {WEB, "drain", "scheduler"}),
         (task(pb.TASK_STATE_PREPARING), task(pb.TASK_STATE_REJECTED), {WEB, "drain", "scheduler"}),
         (task(pb.TASK_STATE_FAILED), task(pb.TASK_STATE_FAILED, addresses_free=True), {WEB, "drain", "scheduler"}),
-        (task(pb.TASK_STATE_READY), task(pb.TASK_STATE_READY, desired_state=pb.TASK_STATE_SHUTDOWN), {WEB, "drain"}),
+        (
+            task(pb.TASK_STATE_READY),
+            task(pb.TASK_STATE_READY, desired_state=pb.TASK_STATE_SHUTDOWN),
+            {WEB, "drain", "scheduler"},
+        ),
         (task(pb.TASK_STATE_FAILED), None, {WEB, "drain", "scheduler"}),
     ],
 )
@@ -64,7 +68,7 @@ def test_a_network_wakes_its_services() -> None:
 
 
 def test_service_and_rollout_wake_the_service_also_when_they_go() -> None:
-    assert wakes(Change("service", "web", pb.Service(id="web"), None), world()) == {WEB}
+    assert wakes(Change("service", "web", pb.Service(id="web"), None), world()) == {WEB, "scheduler"}
     assert wakes(Change("rollout", "r", pb.Rollout(id="r", service_id="web"), None), world()) == {WEB}
 
 

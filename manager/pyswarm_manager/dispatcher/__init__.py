@@ -1,0 +1,1 @@
+"""Agent ↔ leader: sessions, assignments down, endpoints down, statuses up, confirmations up."""

@@ -1,0 +1,102 @@
+"""What is stored of a node, from what the leader hears of it. Pure.
+
+A heartbeat is not stored: only transitions are. A node becomes READY when it has applied a complete endpoint set (or
+has failed to within the time for it: then it is READY but not serving, and nobody waits for it), so a node that
+returns takes no part in anything before its balancer is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_manager.plan import changed, earliest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds."""
+
+    down_after: float = 15.0  # without any message
+    apply_within: float = 10.0  # an endpoint update, from its sending
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What this leader has seen of one node; it starts with nothing but the time at which it began to lead."""
+
+    heard_at: float  # of the last message; when it began to lead, if there was none: that is the grace period
+    hello: wire.Hello | None = None  # of the open session
+    is_manager: bool = False  # by its certificate
+    caught_up: bool = False  # this session has applied a complete endpoint set
+    unapplied_since: float | None = None  # when the oldest update that it has not confirmed was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`node`: what is to be stored, None = what is there is right. `is_stuck`: it does not apply what it was sent."""
+
+    node: pb.Node | None
+    wake_at: float | None
+    is_down: bool = False
+    is_stuck: bool = False
+
+
+def register(facts: Facts, number: int, now: float) -> pb.Node:
+    """A node that was never here before. `facts.hello` is set."""
+    hello = facts.hello
+    assert hello is not None
+    role = spec.NODE_ROLE_MANAGER if facts.is_manager else spec.NODE_ROLE_WORKER
+    node = pb.Node(
+        id=hello.node_id,
+        created_at=now,
+        spec=spec.NodeSpec(availability=spec.NODE_AVAILABILITY_ACTIVE, labels=hello.labels, role=role),
+        state=pb.NODE_STATE_UNKNOWN,
+        state_message="registered; waits for its load balancer to be set up",
+        state_at=now,
+        number=number,
+    )
+    _describe(node, hello)
+    return node
+
+
+def judge(node: pb.Node, facts: Facts, limits: Limits, now: float) -> Verdict:
+    """`node` as it is stored."""
+    silent_at = facts.heard_at + limits.down_after
+    if now >= silent_at:
+        if node.state == pb.NODE_STATE_DOWN:
+            return Verdict(None, None, is_down=True)
+        result = changed(node)
+        _turn(result, pb.NODE_STATE_DOWN, f"no word from its agent for {limits.down_after:g} s", now)
+        result.serving = False
+        return Verdict(result, None, is_down=True)
+    if facts.hello is None:
+        return Verdict(None, silent_at)
+    stuck_at = None if facts.unapplied_since is None else facts.unapplied_since + limits.apply_within
+    is_stuck = stuck_at is not None and now >= stuck_at
+    result = changed(node)
+    _describe(result, facts.hello)
+    if is_stuck:
+        message = f"its agent does not apply endpoints (for {limits.apply_within:g} s): nobody waits for it"
+        if node.serving or node.state != pb.NODE_STATE_READY:
+            _turn(result, pb.NODE_STATE_READY, message, now)
+            result.serving = False
+    elif facts.caught_up and not (node.serving and node.state == pb.NODE_STATE_READY):
+        _turn(result, pb.NODE_STATE_READY, "", now)
+        result.serving = True
+    wake_at = earliest(silent_at, None if is_stuck else stuck_at)
+    return Verdict(result if result != node else None, wake_at, is_stuck=is_stuck)
+
+
+def _describe(node: pb.Node, hello: wire.Hello) -> None:
+    node.description.CopyFrom(hello.description)
+    node.address = hello.address
+
+
+def _turn(node: pb.Node, state: pb.NodeState.ValueType, message: str, now: float) -> None:
+    node.state_message = message
+    if node.state != state:
+        node.state = state
+        node.state_at = now

@@ -1,0 +1,135 @@
+"""What agents report becomes what is stored of their tasks. Pure: rules here, the writing in `reports`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyswarm_core.ids import derived_id
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.plan import Put, World, changed
+from pyswarm_manager.tasks import is_terminal
+
+# How many successors of one task an agent may have made while no manager was there. A bound on work, not a policy:
+# with the longest restart delay of 300 s it is three days and a half.
+MAX_SUCCESSORS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One update, and the node whose certificate it came with."""
+
+    node_id: str
+    update: wire.StatusUpdate
+
+
+def writes(world: World, reports: Iterable[Report]) -> list[Put]:
+    """What to store, one write per task, in order of first mention. What tells nothing new, nothing known or nothing of
+    the reporter's own is left out: to the agent it is as good as stored."""
+    now_stored = _Draft(world)
+    for report in reports:
+        task = now_stored.get(report.update.task_id)
+        if task is None and report.update.HasField("adopted"):
+            _adopt(now_stored, report)
+        elif task is not None and task.node_id == report.node_id:
+            status = advanced(task.status, report.update.status)
+            if status is not None:
+                now_stored.edit(task).status.CopyFrom(status)
+    return now_stored.puts()
+
+
+def advanced(stored: pb.TaskStatus, reported: pb.TaskStatus) -> pb.TaskStatus | None:
+    """The status to store; None when the report is old or the same. A state only advances and the end is the end, but
+    what is said about the same state (health, message, drain report) may change."""
+    if stored.state < pb.TASK_STATE_ASSIGNED or reported.state < stored.state:
+        return None  # not the agent's yet; or from before
+    if stored.state >= pb.TASK_STATE_COMPLETE and reported.state != stored.state:
+        return None
+    return None if reported == stored else reported
+
+
+class _Draft:
+    """Tasks as they will be, so that several reports about one task become one write."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._edited: dict[str, pb.Task] = {}
+
+    def get(self, task_id: str) -> pb.Task | None:
+        return self._edited.get(task_id) or self._world.tasks.get(task_id)
+
+    def edit(self, task: pb.Task) -> pb.Task:
+        if task.id not in self._edited:
+            self._edited[task.id] = changed(task)
+        return self._edited[task.id]
+
+    def holders(self, node_id: str) -> dict[tuple[str, str], str]:
+        """(network, address) → the task that holds it, on this node."""
+        tasks = {t.id: t for t in self._world.tasks_of_node(node_id)} | self._edited
+        return {
+            (a.network_id, a.address): t.id
+            for t in tasks.values()
+            if t.node_id == node_id and not t.addresses_free
+            for a in t.addresses
+        }
+
+    def puts(self) -> list[Put]:
+        return [Put(task) for task in self._edited.values()]
+
+
+def _adopt(draft: _Draft, report: Report) -> None:
+    """An agent that had no manager has filled the slot of a task that ended with a successor of its own making. It is
+    taken over when its id proves which task it succeeds; all that matters is copied from there, not from the agent."""
+    adopted = report.update.adopted
+    predecessor = draft.get(adopted.predecessor_id)
+    if (
+        predecessor is None
+        or predecessor.node_id != report.node_id
+        or adopted.id != report.update.task_id
+        or not _is_successor(adopted.id, predecessor.id)
+    ):
+        return
+    holders = draft.holders(report.node_id)
+    addresses = [(a.network_id, a.address) for a in adopted.addresses]
+    if any(holders.get(a, predecessor.id) != predecessor.id for a in addresses):
+        return  # somebody else's: the agent is told by the complete set that this task is not known
+    task = pb.Task(
+        id=adopted.id,
+        created_at=adopted.created_at,
+        service_id=predecessor.service_id,
+        service_name=predecessor.service_name,
+        slot=predecessor.slot,
+        node_id=predecessor.node_id,
+        spec=predecessor.spec,
+        spec_version=predecessor.spec_version,
+        # If the manager has given the slot to another meanwhile, the successor goes the way its predecessor went.
+        desired_state=max(predecessor.desired_state, pb.TASK_STATE_RUNNING),
+        leaving=predecessor.leaving,
+        leaving_at=predecessor.leaving_at,
+        status=report.update.status,
+        addresses=adopted.addresses,
+        service_labels=predecessor.service_labels,
+        restarts=max(adopted.restarts, predecessor.restarts + 1),
+        quick_failures=adopted.quick_failures,
+        window_at=adopted.window_at,
+        window_restarts=adopted.window_restarts,
+        predecessor_id=predecessor.id,
+    )
+    if any(a in holders for a in addresses):
+        # It took over its predecessor's address: an address has one holder.
+        former = draft.edit(predecessor)
+        kept = [a for a in former.addresses if (a.network_id, a.address) not in addresses]
+        del former.addresses[:]
+        former.addresses.extend(kept)
+    if not is_terminal(predecessor):
+        # Its end is in the same batch or was lost; a slot has one container.
+        former = draft.edit(predecessor)
+        former.status.state = pb.TASK_STATE_FAILED
+        former.status.at = adopted.created_at
+        former.status.error = former.status.error or "it ended while no manager could be reached"
+    draft.edit(task)
+
+
+def _is_successor(task_id: str, predecessor_id: str) -> bool:
+    return any(task_id == derived_id("successor", predecessor_id, str(n)) for n in range(1, MAX_SUCCESSORS + 1))

@@ -1,0 +1,163 @@
+"""A manager's parts in this process: a store in memory, a cache, a term of leadership, a real gRPC server with TLS.
+
+Each test puts together what it needs: `Cluster` has the store and the world; `Cluster.lead` adds the dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from pyswarm_core import tls
+from pyswarm_core.kinds import LEADER_KEY, Stored
+from pyswarm_core.store import base
+from pyswarm_core.store.cache import WatchCache
+from pyswarm_core.store.memory import MemoryStore
+from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.clock import Clock, SystemClock
+from pyswarm_manager.dispatcher.servicer import DispatcherServicer
+from pyswarm_manager.dispatcher.term import Term, Timing
+from pyswarm_manager.endpoints import derive
+from pyswarm_manager.plan import Delete, Plan, Put, Write
+from pyswarm_manager.together import run_together
+from pyswarm_manager.world import CachedWorld
+from pyswarm_manager.writer import Writer
+from tests.support.fake_agent import Behaviour, FakeAgent
+
+WAIT = 10.0  # seconds; a test that needs more is broken
+
+
+async def eventually(condition: Callable[[], Any], what: str = "", *, within: float = WAIT) -> Any:
+    """Waits until the condition holds; returns what it returned."""
+    deadline = time.monotonic() + within
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not become true in {within} s: {what or condition}")
+        await asyncio.sleep(0.002)
+
+
+class Cluster:
+    """`async with Cluster.make() as cluster`."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.store = MemoryStore()
+        self.world = CachedWorld()
+        self.cache = WatchCache(self.store, self.world)
+        self.authority = tls.Authority.create("test")
+        self.address = ""
+        self.leader_revision = 0
+        self.term: Term | None = None
+        self.servicer = DispatcherServicer(lambda: self.cache.leader.address if self.cache.leader else "")
+        self.acknowledged = 0
+        self.agents: dict[str, FakeAgent] = {}
+        self._terms: list[asyncio.Task[None]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def make(cls, clock: Clock | None = None, *, serve: bool = True) -> AsyncIterator[Cluster]:
+        cluster = cls(clock)
+        following = asyncio.create_task(cluster.cache.run())
+        await cluster.cache.wait_for(1)
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        try:
+            if serve:
+                wire_grpc.add_DispatcherServicer_to_server(cluster.servicer, server)
+                identity = cluster.authority.issue(common_name="manager-1", role="manager")
+                port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(identity))
+                cluster.address = f"127.0.0.1:{port}"
+                await server.start()
+            yield cluster
+        finally:
+            await cluster.step_down()
+            await server.stop(0)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    # Leadership.
+
+    async def lead(self, timing: Timing | None = None) -> Term:
+        """A new term, on a new leader's key; the one before is deposed, though it does not know."""
+        leader = pb.Leader(manager_id="manager-1", address=self.address)
+        await self.store.txn([], [base.Delete(LEADER_KEY)])
+        result = await self.store.txn([], [base.Put(LEADER_KEY, leader.SerializeToString())])
+        self.leader_revision = result.revision
+        await self.cache.wait_for(result.revision)
+        self.writer = Writer(self.store, base.Compare(LEADER_KEY, base.Field.CREATE, result.revision))
+        self.term = Term(
+            self.world,
+            self.writer,
+            self.cache.wait_for,
+            derive,
+            self.clock,
+            random.Random(1),
+            leader_revision=result.revision,
+            timing=timing or Timing(heartbeat_period=0.2),
+            acknowledged=self._note_ack,
+        )
+        self.term.open()
+        self.servicer.term = self.term
+        self._terms.append(asyncio.create_task(run_together(self.term.run())))
+        return self.term
+
+    async def step_down(self) -> None:
+        self.servicer.term = self.term = None
+        terms, self._terms = self._terms, []
+        for term in terms:
+            term.cancel()
+        await asyncio.gather(*terms, return_exceptions=True)
+
+    def _note_ack(self) -> None:
+        self.acknowledged += 1
+
+    # What is stored.
+
+    async def put(self, *messages: Stored) -> int:
+        """Stores them as they are, whatever is there."""
+        return await self.write([Put(self._current(m)) for m in messages])
+
+    async def delete(self, *messages: Stored) -> int:
+        return await self.write([Delete(self._current(m)) for m in messages])
+
+    async def write(self, writes: Iterable[Write]) -> int:
+        revision = await Writer(self.store, None).apply(Plan(steps=(tuple(writes),)))
+        await self.cache.wait_for(revision)
+        return revision
+
+    def _current(self, message: Stored) -> Stored:
+        stored = {
+            pb.Service: self.world.services,
+            pb.Task: self.world.tasks,
+            pb.Node: self.world.nodes,
+            pb.Network: self.world.networks,
+            pb.Rollout: self.world.rollouts,
+            pb.RegistryAuth: self.world.auths,
+        }[type(message)].get(message.id)  # type: ignore[attr-defined]
+        copy = type(message)()
+        copy.CopyFrom(message)  # type: ignore[arg-type]
+        copy.version = stored.version if stored else 0
+        return copy
+
+    # Agents.
+
+    def agent(self, node_id: str, number: int = 1, *, role: tls.Role = "worker", **options: Any) -> FakeAgent:
+        identity = self.authority.issue(common_name=node_id, role=role)
+        options.setdefault("address", f"10.99.0.{number}")
+        options.setdefault("behaviour", Behaviour())
+        agent = FakeAgent(node_id, identity, [self.address], **options)
+        self.agents[node_id] = agent
+        return agent
+
+    def check_agents(self) -> None:
+        for agent in self.agents.values():
+            assert agent.faults == []
