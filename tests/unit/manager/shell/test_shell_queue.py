@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.support.clock import ManualClock, settle
+from tests.support.manual_clock import ManualClock, settle
 
 from pyswarm_core.errors import Conflict, Deposed, StoreUnavailable
 from pyswarm_manager.queue import CONFLICT, ERROR, KeyQueue
