@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -93,10 +93,7 @@ class Election:
             if term:
                 log.info("elected", create_revision=term.create_revision, manager=self._leader.manager_id)
                 self._term = term
-                self._tasks = [
-                    asyncio.create_task(self._until_lost(term, self._renew(term, asked_at + self._ttl - self._margin))),
-                    asyncio.create_task(self._until_lost(term, self._follow(term))),
-                ]
+                self._look_after(term, asked_at + self._ttl - self._margin)
                 return term
 
     async def resign(self) -> None:
@@ -149,12 +146,15 @@ class Election:
         except PyswarmError as error:
             log.info("cannot revoke the lease, it runs out by itself", error=error)
 
-    async def _until_lost(self, term: Leadership, work: Coroutine[object, object, None]) -> None:
+    def _look_after(self, term: Leadership, deadline: float) -> None:
+        self._tasks = [asyncio.create_task(self._renew(term, deadline)), asyncio.create_task(self._follow(term))]
+        for task in self._tasks:
+            task.add_done_callback(lambda task: self._ended(term, task))
+
+    def _ended(self, term: Leadership, task: asyncio.Task[None]) -> None:
         """A term that nobody looks after is no term."""
-        try:
-            await work
-        except Exception:
-            log.exception("cannot look after the term")
+        if not task.cancelled() and (error := task.exception()):
+            log.error("cannot look after the term", error=error)
             self._lose(term, "an error of this program")
 
     async def _renew(self, term: Leadership, deadline: float) -> None:

@@ -11,6 +11,7 @@ from pyswarm_core.store.base import Compare, Entry, Listing, Op, Store, TxnResul
 # What happens to one call of txn: None = nothing special.
 Fault = str | None
 LOST_BEFORE, LOST_AFTER, DOWN = "lost before", "lost after", "down"
+LATE = "late"  # the answer is lost, and the write arrives only after somebody has looked for it by `get`
 
 
 @dataclass
@@ -23,6 +24,7 @@ class FaultyStore:
     reads_down: bool = False
     after_txn: Callable[[], Awaitable[None]] | None = None
     txns: int = 0
+    _late: tuple[Sequence[Compare], Sequence[Op]] | None = None
 
     async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> TxnResult:
         fault = self.faults.pop(0) if self.faults else None
@@ -30,6 +32,9 @@ class FaultyStore:
             raise StoreUnavailable("down, says the test")
         if fault == LOST_BEFORE:
             raise OutcomeUnknown("request lost, says the test")
+        if fault == LATE:
+            self._late = (compares, ops)
+            raise OutcomeUnknown("request on its way, says the test")
         self.txns += 1
         result = await self.inner.txn(compares, ops)
         if self.after_txn:
@@ -44,7 +49,11 @@ class FaultyStore:
 
     async def get(self, key: str) -> Entry | None:
         self._read()
-        return await self.inner.get(key)
+        entry = await self.inner.get(key)
+        if self._late:
+            late, self._late = self._late, None
+            await self.inner.txn(*late)
+        return entry
 
     async def list(self, prefix: str, *, revision: int = 0) -> Listing:
         self._read()

@@ -79,6 +79,9 @@ class MemoryStore:
         self._ahead += seconds
         self.expire()
 
+    def leases(self) -> frozenset[int]:
+        return frozenset(self._leases)
+
     def next_expiry(self) -> float | None:
         """The time (of `now`) at which `expire` is to be called next; None without leases."""
         return min((lease.expires_at for lease in self._leases.values()), default=None)
