@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -10,6 +12,7 @@ from tests.support.fake_agent import FakeAgent
 from tests.support.manager import Cluster, eventually
 
 from pyswarm_core.ids import derived_id
+from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -76,8 +79,8 @@ async def test_a_new_node_is_registered_and_ready_once_it_has_applied_all_endpoi
         assert node.spec.labels == {"zone": "a"}
         assert node.spec.role == spec.NODE_ROLE_WORKER
         assert (node.description.hostname, node.address) == ("host-1", "10.99.0.1")
-        agent.behaviour.applies = True
         await eventually(lambda: agent._pending_applied)
+        agent.behaviour.applies = True
         agent.confirm_now()
         await eventually(lambda: is_ready(cluster, "n1"))
         assert [n.hostname for n in agent.nodes.values()] == ["host-1"]
@@ -91,8 +94,6 @@ async def test_many_nodes_that_register_at_once_get_different_numbers(cluster: C
 
 
 async def gather_running(cluster: Cluster, agents: list[FakeAgent]) -> None:
-    from contextlib import AsyncExitStack
-
     async with AsyncExitStack() as stack:
         for agent in agents:
             await stack.enter_async_context(agent.running())
@@ -234,8 +235,6 @@ async def test_heartbeats_and_reconnections_are_not_written(cluster: Cluster) ->
     again = cluster.agent("n1")
     async with again.running():
         await eventually(lambda: again.applied)
-        import asyncio
-
         await asyncio.sleep(0.2)
         assert cluster.world.nodes["n1"].version == version
 
@@ -244,8 +243,6 @@ async def test_a_new_leader_gives_all_nodes_time_to_come(cluster: Cluster) -> No
     node = pb.Node(id="n1", number=1, state=pb.NODE_STATE_READY, serving=True, address="10.99.0.1")
     await cluster.put(NETWORK, node)
     await cluster.lead(Timing(limits=Limits(down_after=0.05), grace=0.5))
-    import asyncio
-
     await asyncio.sleep(0.2)
     assert cluster.world.nodes["n1"].state == pb.NODE_STATE_READY
     await eventually(lambda: cluster.world.nodes["n1"].state == pb.NODE_STATE_DOWN)
@@ -355,8 +352,6 @@ async def test_statuses_survive_an_outage_of_the_store(cluster: Cluster) -> None
         cluster.store.set_available(False)
         agent.report("t1", message="one")
         agent.report("t1", message="two")
-        import asyncio
-
         await asyncio.sleep(0.1)
         assert not agent.all_stored
         cluster.store.set_available(True)
@@ -405,8 +400,6 @@ async def test_a_successor_made_without_a_manager_is_adopted(cluster: Cluster) -
     async with agent.running():
         await cluster.put(task("t1"))
         await eventually(lambda: state(cluster, "t1") == RUNNING)
-        from pyswarm_core.v1 import dispatcher_pb2 as wire
-
         made = pb.Task(id=derived_id("successor", "t1", "1"), predecessor_id="t1", created_at=5, restarts=1)
         made.addresses.add(network_id="net", address="10.128.64.2")
         updates = [
