@@ -1,9 +1,24 @@
-"""The values that the balancer works from: the wanted state of one host's kernel. Addresses are dotted strings."""
+"""The values that the balancer works from: what one host's kernel is wanted to hold. Addresses are dotted strings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+
+DEVICE_PREFIX = "psx"  # VXLAN devices, psx<vni>
+LINK_PREFIX = "psc"  # host ends of the tasks' links
+
+# Where a marked reply is routed to: no host has this address, and the MAC is replaced by the entry host's on the way
+# out.
+RETURN_GATEWAY = "169.254.1.2"
+RETURN_MAC = "02:79:00:00:00:00"
+
+# Bits of a flow's mark (and of a packet's): the upper byte says whose it is, the lower two are the entry host's number.
+MARK_MASK = 0xFF000000
+MARK_REPLY = 0x79000000  # a reply that must go back by way of its entry host
+MARK_SOURCE = 0x7A000000  # on packets that came from a peer: makes the reverse-path check look where the reply will go
+MARK_OWN_CLIENT = 0x00800000  # the client is this host itself, by way of another host
 
 
 class Proto(Enum):
@@ -11,44 +26,96 @@ class Proto(Enum):
     UDP = "udp"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
+    """A task that takes connections. `weight` is a number of slots, 1…"""
+
     address: str
-    port: int
     weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Frontend:
-    """One place that clients connect to: a VIP and a target port, or (vip = "") a published port."""
+class Pool:
+    """Who takes the new connections of one place. Without backends: `hold` drops SYNs, so that clients wait and their
+    retransmission connects; otherwise they are refused. The order counts with `affinity`: it must be the same on all
+    hosts.
+    """
 
-    vip: str
-    proto_port: tuple[str, int]  # ("tcp", 80)
-    backends: tuple[Backend, ...]
-    hold: bool  # without backends: True = drop SYNs, so that clients wait; False = refuse
-    affinity: bool = False
-    service: str = ""  # for counters
+    backends: tuple[Backend, ...] = ()
+    hold: bool = False
+    affinity: bool = False  # the same client address reaches the same backend
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """Every port of the address leads to the same port of a backend."""
+
+    address: str
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port of this host, on all its addresses."""
+
+    proto: Proto
+    port: int
+    target: int  # the backends' port
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One group of rules; a published port that another service has too belongs to the one whose id is smaller.
+
+    `leaving`: addresses that get no new connections but keep their old ones. One that was a backend and is neither that
+    nor leaving any more is dead.
+    """
+
+    service_id: str
+    name: str
+    vips: tuple[Vip, ...] = ()
+    published: tuple[Published, ...] = ()
+    leaving: frozenset[str] = frozenset()
+
+    @property
+    def backends(self) -> frozenset[str]:
+        """The addresses of all pools."""
+        pools = [vip.pool for vip in self.vips] + [port.pool for port in self.published]
+        return frozenset(backend.address for pool in pools for backend in pool.backends)
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """On the owner host: new flows to a task that leaves or died go to a live backend (none: hold or refuse, as its
-    frontend does). `dead`: it died without notice: reset what is established, hide refusals of half-open flows."""
+    """On the host that owns it: a task that leaves or died gets no new flow; they go to the pool. `dead`: it died
+    without notice: what is established is reset, and its refusals of half-open connections are hidden, so that clients
+    retry."""
 
     task_id: str
     address: str
-    proto_port: tuple[str, int]
-    to: tuple[Backend, ...]
+    pool: Pool
     dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
+class LocalTask:
+    """A task with a link on this host."""
+
+    task_id: str
+    service_id: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node, or this one."""
+    """Another node. `number` 1…65535; its MAC in every overlay and the marks of its flows derive from it."""
 
     number: int
     address: str  # underlay
-    overlay: tuple[tuple[str, str], ...]  # (network id, its overlay address there)
+
+    @property
+    def mac(self) -> str:
+        return vtep_mac(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +126,29 @@ class Segment:
     vni: int
     subnet: str
     vip_range: str
-    device: str  # its VXLAN device, psx<vni>
-    own_blocks: tuple[str, ...]
-    own_address: str  # this node's overlay address; "" without a block here
+    source: str  # what this host sends from: its overlay address, or without a block here its underlay address
+
+    @property
+    def device(self) -> str:
+        return f"{DEVICE_PREFIX}{self.vni}"
 
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    node_number: int
-    peers: tuple[Peer, ...]
-    segments: tuple[Segment, ...]
-    frontends: tuple[Frontend, ...]
-    redirects: tuple[Redirect, ...]
-    local_tasks: tuple[tuple[str, str], ...]  # (task id, address) of this host
-    dns_address: str = "169.254.1.1"
+    """Services are compared by identity: hand the same object over again when nothing in it has changed."""
+
+    number: int  # this node's
+    address: str  # this node's, underlay
+    gateway: str  # the host end of every link: 169.254.1.1, where DNS answers
+    peers: tuple[Peer, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=dict)
+    redirects: tuple[Redirect, ...] = ()
+    tasks: tuple[LocalTask, ...] = ()
+
+
+def vtep_mac(number: int) -> str:
+    """The MAC of a node's end of every overlay."""
+    if not 1 <= number <= 0xFFFF:
+        raise ValueError(f"node number {number} is not in 1…65535")
+    return f"02:79:00:01:{number >> 8:02x}:{number & 255:02x}"

@@ -1,0 +1,279 @@
+"""The text of the tables: chains, sets and maps that are the same on every host. All that varies is in elements.
+
+The order of the hooks is the design. A packet's way: raw (what is forged goes, the flow's zone is set by entry host),
+mangle (the entry host is noted in the flow's mark, replies get it back), nat (redirects first, VIPs, published ports),
+the graves (what a dead task's clients still send is reset), forward or input (who may talk to whom), nat again
+(masquerade where it cannot be avoided), and the counter of what should not have happened. On the way out of a VXLAN
+device a netdev chain writes the entry host's MAC into marked replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyswarm_proxy.state import (
+    DEVICE_PREFIX,
+    LINK_PREFIX,
+    MARK_MASK,
+    MARK_OWN_CLIENT,
+    MARK_REPLY,
+    MARK_SOURCE,
+    RETURN_GATEWAY,
+    Peer,
+    Segment,
+)
+
+TABLE = "ip pyswarm"
+EGRESS_TABLE = "netdev pyswarm"
+VXLAN_PORT = 4789
+
+# Same seed on all hosts: with affinity, a client reaches the same backend whichever host it enters by.
+AFFINITY_SEED = 0x79
+
+# A port that answered within this time does not refuse: a task that dies between two looks of its agent costs its
+# client a retransmission, not a refused connection. After it, a closed port is as closed as anywhere.
+LISTENING_SECONDS = 3
+
+_PEER = f'"{DEVICE_PREFIX}*"'
+_LINK = f'"{LINK_PREFIX}*"'
+_OURS = f"{{ {_LINK}, {_PEER} }}"
+_IS_REPLY = f"ct direction reply ct mark & {MARK_MASK:#x} == {MARK_REPLY:#x}"
+# (number and owner; the flag that the client is this host does not belong into a packet's mark)
+_RESTORE = f"meta mark set ct mark & {MARK_MASK | 0xFFFF:#x}"
+
+
+def base(gateway: str) -> str:
+    """The whole of table `ip pyswarm` without elements. `gateway`: the host end of every task's link."""
+    return f"""table {TABLE} {{
+ ct timeout brief {{ protocol tcp; l3proto ip; policy = {{ time_wait : 10 }}; }}
+
+ set ranges {{ type ipv4_addr; flags interval; }}
+ set vipranges {{ type ipv4_addr; flags interval; }}
+ set same {{ typeof ip saddr . ip daddr; flags interval; }}
+ set inside {{ typeof iifname . ip daddr; flags interval; }}
+ set nodes {{ typeof ip saddr; }}
+ set vnis {{ typeof @th,96,24; }}
+ map zones {{ typeof ether saddr : ct zone; }}
+ map marks {{ typeof ether saddr : ct mark; }}
+ map sources {{ typeof oifname : ip saddr; }}
+
+ map vips {{ typeof ip daddr : verdict; }}
+ map backends {{ typeof ip daddr . numgen random mod 65536 : ip daddr; }}
+ map ports {{ typeof meta l4proto . th dport : verdict; }}
+ map portbackends {{ typeof meta l4proto . th dport . numgen random mod 65536 : ip daddr . tcp dport; }}
+ set refused {{ typeof meta l4proto . th dport; }}
+
+ map leaving {{ typeof ip daddr : verdict; }}
+ set shut {{ typeof ip daddr; }}
+ set closed {{ typeof ip daddr; }}
+ set late {{ typeof ip daddr; counter; }}
+ set tombs {{ typeof ip daddr; }}
+
+ set selves {{ typeof ip saddr . ip daddr; }}
+ set accepted {{ typeof ip daddr; counter; }}
+ set received {{ typeof ip daddr; counter; }}
+ set sent {{ typeof ip saddr; counter; }}
+ set resets {{ typeof ip saddr; counter; }}
+ set listening {{ typeof ip saddr . tcp sport; size 65535; flags dynamic,timeout; timeout {LISTENING_SECONDS}s; }}
+
+ chain refuse {{
+  meta l4proto tcp reject with tcp reset
+  reject with icmp port-unreachable
+ }}
+
+ # Forged sources; 127/8, which route_localnet would let in; and frames of nobody's.
+ chain raw {{
+  type filter hook prerouting priority raw;
+  iifname {_LINK} goto raw_link
+  iifname {_PEER} goto raw_peer
+  udp dport {VXLAN_PORT} ip saddr @nodes fib daddr type local notrack
+ }}
+ chain raw_link {{
+  ip daddr 127.0.0.0/8 drop
+  fib saddr . iif oif 0 drop
+ }}
+ chain raw_peer {{
+  ip daddr 127.0.0.0/8 drop
+  ip saddr 127.0.0.0/8 drop
+  ct original zone set ether saddr map @zones accept
+  drop
+ }}
+ # The outer packets of the overlay: tracking them would tell nothing and costs on each one.
+ chain raw_out {{
+  type filter hook output priority raw;
+  udp dport {VXLAN_PORT} ip daddr @nodes notrack
+ }}
+
+ chain mangle {{
+  type filter hook prerouting priority mangle;
+  {_IS_REPLY} goto reply
+  iifname {_PEER} goto mangle_peer
+  iifname {_LINK} ct state new ct timeout set "brief"
+ }}
+ chain mangle_peer {{
+  ct state new goto mangle_new
+  meta mark set {MARK_SOURCE:#x}
+ }}
+ # Every new flow from a peer, whoever the client is: a reply must pass the host that changed its addresses.
+ chain mangle_new {{
+  ct timeout set "brief"
+  ct mark set ether saddr map @marks
+  fib saddr type local ct mark set ct mark | {MARK_OWN_CLIENT:#x}
+  meta mark set {MARK_SOURCE:#x}
+ }}
+ chain reply {{
+  {_RESTORE}
+  # The client is this host, by way of another: its own address would keep the reply here.
+  ct mark & {MARK_OWN_CLIENT:#x} != 0 ip daddr set {RETURN_GATEWAY}
+ }}
+ chain mangle_out {{
+  type route hook output priority mangle;
+  {_IS_REPLY} goto reply
+ }}
+ chain mangle_post {{
+  type filter hook postrouting priority mangle;
+  meta mark & {MARK_MASK:#x} == {MARK_REPLY:#x} ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
+ }}
+
+ chain nat_pre {{
+  type nat hook prerouting priority dstnat;
+  iifname {_OURS} ip daddr vmap @leaving
+  iifname {_LINK} ip daddr vmap @vips
+  fib daddr type local meta l4proto . th dport vmap @ports
+  iifname {_LINK} ip daddr @nodes meta l4proto . th dport vmap @ports
+ }}
+ chain nat_out {{
+  type nat hook output priority -100;
+  ip saddr != {gateway} ip daddr vmap @leaving
+  ip daddr vmap @vips
+  fib daddr type local meta l4proto . th dport vmap @ports
+ }}
+ chain nat_post {{
+  type nat hook postrouting priority srcnat;
+  ip saddr @ranges oifname != {_OURS} oifname != "lo" masquerade
+  ct status & dnat == 0 accept
+  ip saddr 127.0.0.0/8 oifname {_PEER} snat to oifname map @sources
+  ip saddr 127.0.0.0/8 oifname {_LINK} snat to {gateway}
+  ip saddr . ip daddr @selves snat to {gateway}
+ }}
+
+ chain forward {{
+  type filter hook forward priority filter;
+  iifname {_LINK} tcp flags & (syn | rst) != 0 jump signals
+  ct state established,related goto known
+  iifname {_OURS} ct state invalid drop
+  oifname {_OURS} ct state invalid drop
+  ip daddr @closed goto refuse
+  meta l4proto tcp ip daddr @shut drop
+  iifname {_LINK} goto from_task
+  iifname {_PEER} goto from_peer
+  oifname {_OURS} ct status & dnat == 0 drop
+ }}
+ chain known {{
+  oifname {_LINK} ip daddr @received accept
+  iifname {_LINK} ip saddr @sent accept
+  accept
+ }}
+ chain signals {{
+  tcp flags & (syn | ack | rst) == (syn | ack) update @listening {{ ip saddr . tcp sport }} return
+  tcp flags & rst == 0 return
+  ct direction reply ct status & assured == 0 ip saddr @tombs drop
+  ct direction reply ct status & assured == 0 ip saddr . tcp sport @listening drop
+  ip saddr @resets
+ }}
+ chain from_task {{
+  ip daddr @vipranges ip saddr . ip daddr @same goto refuse
+  ip saddr . ip daddr @same accept
+  ct status & dnat != 0 ct original ip daddr != @ranges accept
+  ip daddr @ranges goto forbid
+  ip daddr @nodes goto forbid
+ }}
+ chain from_peer {{
+  # Two owners that redirect to each other: the second round ends.
+  oifname {_PEER} ct status & dnat != 0 ip ttl set 5
+  iifname . ip daddr @inside accept
+  drop
+ }}
+ chain forbid {{
+  reject with icmp admin-prohibited
+ }}
+
+ chain input {{
+  type filter hook input priority filter;
+  udp dport {VXLAN_PORT} goto input_vxlan
+  iifname {_OURS} goto input_ours
+  ct state new meta l4proto . th dport @refused goto refuse
+ }}
+ chain input_vxlan {{
+  iifname != {_OURS} ip saddr @nodes accept
+  iifname {_OURS} goto forbid
+  @th,96,24 @vnis drop
+ }}
+ chain input_ours {{
+  ct state established,related accept
+  iifname {_LINK} ip daddr {gateway} udp dport 53 accept
+  iifname {_LINK} ip daddr {gateway} tcp dport 53 accept
+  icmp type echo-request accept
+  meta l4proto . th dport @refused goto refuse
+  iifname {_LINK} goto forbid
+  drop
+ }}
+ chain output {{
+  type filter hook output priority filter;
+  ct state != new accept
+  ip daddr @vipranges goto refuse
+  ip saddr {gateway} accept
+  ip daddr @closed goto refuse
+  meta l4proto tcp ip daddr @shut drop
+ }}
+ # What a task is given, and what reaches it though its owner has said that it leaves: after everything else, so that
+ # nothing is missed. The agent's own probes do not count.
+ chain last {{
+  type filter hook postrouting priority 300;
+  ct state != new accept
+  ct original ip saddr {gateway} accept
+  ip daddr @accepted
+  meta l4proto tcp ip daddr @late
+ }}
+}}
+"""
+
+
+# Only there while there are graves: it would cost every packet a look-up.
+GRAVES = f"""add chain {TABLE} graves {{ type filter hook prerouting priority -50; }}
+add rule {TABLE} graves ip daddr @tombs ct state established,new meta l4proto tcp reject with tcp reset
+"""
+
+
+def chain(name: str) -> str:
+    """One of the chains shared by all places with N slots, as one line that may follow others.
+
+    v: a VIP, h: a VIP with affinity, r: a leaving task, p: a published port, q: a published port with affinity.
+    """
+    kind, slots = name[0], int(name[1:])
+    pick = f"jhash ip saddr mod {slots} seed {AFFINITY_SEED:#x}" if kind in "hq" else f"numgen random mod {slots}"
+    rules = ['ct timeout set "brief"']
+    if kind == "r":
+        rules.append("ip ttl < 6 drop")
+    if kind in "pq":
+        for proto in ("tcp", "udp"):
+            rules.append(f"meta l4proto {proto} dnat ip to meta l4proto . th dport . {pick} map @portbackends")
+    else:
+        rules.append(f"dnat ip to ip daddr . {pick} map @backends")
+    return "; ".join([f"add chain {TABLE} {name}"] + [f"add rule {TABLE} {name} {rule}" for rule in rules])
+
+
+def egress(segments: Iterable[Segment], peers: Iterable[Peer]) -> str:
+    """Table `netdev pyswarm`: every listed VXLAN device must exist. An unknown mark keeps a MAC that nobody has."""
+    macs = ", ".join(f"{MARK_REPLY | peer.number:#x} : {peer.mac}" for peer in sorted(peers, key=lambda p: p.number))
+    elements = f" elements = {{ {macs} }};" if macs else ""
+    chains = "\n".join(
+        f""" chain {segment.device} {{
+  type filter hook egress device "{segment.device}" priority 0;
+  meta mark 0 accept
+  ether daddr set meta mark map @macs
+  meta mark set 0
+ }}"""
+        for segment in sorted(segments, key=lambda s: s.vni)
+    )
+    return f"table {EGRESS_TABLE} {{\n map macs {{ typeof meta mark : ether daddr;{elements} }}\n{chains}\n}}\n"
