@@ -1,4 +1,4 @@
-"""All tasks of this host: brings the manager's assignments to the runners, and after a restart takes up what is there."""
+"""All tasks of this host: brings the manager's words to the runners, and takes up after a restart what it finds."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""Which manager to dial next, and when. Pure.
+
+Fast at first, so that a manager's restart is short; slower later, so that a host without managers stays idle."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+FAST_DELAY = 0.05  # seconds; grows to FAST_MAX within the first FAST_TRIES attempts, then to SLOW_MAX
+FAST_MAX = 0.2
+FAST_TRIES = 30
+SLOW_MAX = 2.0
+GROWTH = 1.4
+
+
+class Dialer:
+    def __init__(self, managers: Sequence[str], rng: random.Random) -> None:
+        """`managers`: HOST:PORT, at least one."""
+        self._managers = list(managers)
+        self._rng = rng
+        self._next = 0
+        self._hint = ""
+        self._failures = 0
+
+    def next(self) -> tuple[str, float]:
+        """(address, seconds to wait before dialling it)."""
+        address, self._hint = self._hint, ""
+        if not address:
+            address = self._managers[self._next % len(self._managers)]
+        return address, self._delay()
+
+    def _delay(self) -> float:
+        # The first round of all managers is free: a leader may have moved.
+        count = self._failures - (len(self._managers) - 1)
+        if count <= 0:
+            return 0.0
+        limit = FAST_MAX if count <= FAST_TRIES else SLOW_MAX
+        delay = min(limit, FAST_DELAY * GROWTH ** min(count - 1, 40))
+        return delay * self._rng.uniform(0.5, 1.0)
+
+    def failed(self) -> None:
+        """It did not answer, or nobody leads: on to the next one."""
+        self._failures += 1
+        self._next += 1
+
+    def redirected(self, address: str) -> None:
+        """It said who leads ("": nobody). Counts as a failure, or two managers that each name the other would be asked
+        without a pause."""
+        self.failed()
+        self._hint = address
+
+    def opened(self, address: str) -> None:
+        """A session with this one is open: it is the one to come back to."""
+        self._failures = 0
+        if address in self._managers:
+            self._next = self._managers.index(address)
