@@ -1,0 +1,66 @@
+"""What a rollout did, task by task: kept in the rollout, so that it outlives the tasks' own objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.orchestrator.view import View
+from pyswarm_manager.tasks import display_name
+
+OUTCOMES = {
+    pb.ROLLOUT_STATE_RUNNING: "",
+    pb.ROLLOUT_STATE_ROLLING_BACK: "",
+    pb.ROLLOUT_STATE_COMPLETED: "completed",
+    pb.ROLLOUT_STATE_ROLLED_BACK: "rolled back",
+    pb.ROLLOUT_STATE_PAUSED: "paused",
+    pb.ROLLOUT_STATE_SUPERSEDED: "superseded",
+}
+
+
+def update(receipt: pb.Receipt, view: View, rollout: pb.Rollout, tasks: Sequence[pb.Task]) -> None:
+    """`rollout` is the one that the receipt belongs to, its progress and state up to date; `tasks`: all of the service
+    that are still there. What is known of others stays."""
+    rows = {row.task_id: row for row in receipt.tasks}
+    old_ids = {p.old_task_id for p in rollout.slots if p.old_task_id}
+    for task in sorted(tasks, key=lambda t: (t.slot, t.node_id, t.created_at, t.id)):
+        is_new = task.rollout_id == rollout.id
+        told = task.desired_state >= pb.TASK_STATE_SHUTDOWN
+        went = told and (task.leaving_at >= rollout.started_at > 0 or task.id in old_ids)
+        if not (is_new or task.id in rows or went):
+            continue
+        row = rows.get(task.id)
+        if row is None:
+            row = rows[task.id] = receipt.tasks.add(task_id=task.id, is_new=is_new)
+        _fill(row, view, task)
+    replaced = sum(1 for row in receipt.tasks if not row.is_new and row.task_id in old_ids)
+    receipt.replaced = max(receipt.replaced, replaced)  # a rollback starts its slots anew
+    receipt.failures = rollout.failures
+    receipt.late_connections = sum(row.drain.late_connections for row in receipt.tasks)
+    receipt.open_at_stop = sum(row.drain.open_at_stop for row in receipt.tasks)
+    receipt.resets = sum(row.drain.resets for row in receipt.tasks)
+    receipt.outcome = OUTCOMES[rollout.state]
+    receipt.reason = rollout.reason
+
+
+def is_settled(row: pb.TaskReceipt) -> bool:
+    """Nothing more will come: worth storing for its own sake."""
+    return row.stopped_at > 0
+
+
+def _fill(row: pb.TaskReceipt, view: View, task: pb.Task) -> None:
+    timings = task.status.timings
+    node = view.world.nodes.get(task.node_id)
+    row.name = display_name(task)
+    row.node = (node.description.hostname or node.id) if node is not None else row.node or task.node_id
+    row.created_at = task.created_at
+    row.image_at = timings.image_at
+    row.started_at = timings.started_at
+    row.healthy_at = timings.healthy_at
+    row.in_balancers_at = task.balanced_at
+    row.leaving_at = task.leaving_at
+    row.out_of_balancers_at = task.out_of_balancers_at
+    row.drained_at = timings.drained_at
+    row.stopped_at = timings.stopped_at
+    if task.status.HasField("drain"):
+        row.drain.CopyFrom(task.status.drain)
