@@ -1,0 +1,1 @@
+"""Probes: is a task fit to be sent connections."""
