@@ -9,8 +9,9 @@ Blocks are given here and nowhere else, so the same run keeps the networks up: s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.allocator.addresses import Addresses
@@ -45,6 +46,7 @@ def plan(world: World, now: float) -> Plan:
             run.place_preset(tasks)
         else:
             run.place(tasks)
+    run.explain()
     networks: list[Write] = [Put(network) for network in run.addresses.changed_networks()]
     networks += [Delete(network) for network in gone]
     return Plan(steps=steps_of(networks, [Put(task) for task in run.puts]), notes=tuple(run.notes))
@@ -72,8 +74,11 @@ class _Run:
     addresses: Addresses = field(init=False)
     puts: list[pb.Task] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    # What this run has placed already, of other groups of the same service: service id → host id → tasks.
+    # What this run has placed: service id → host id → tasks.
     placed: dict[str, dict[str, int]] = field(default_factory=dict)
+    # Tasks that got no place, and how to say why. Said when all is placed: what is free is what is left then, and the
+    # next look at the same world finds the same words.
+    waiting: list[tuple[Sequence[pb.Task], Callable[[], str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.hosts = hosts_of(self.world)
@@ -86,19 +91,14 @@ class _Run:
         room = RoomFilters(first.spec)
         siblings = self.world.tasks_of_service(first.service_id)
         counts, replaced = _counts(siblings, tasks)
-        for host_id, count in self.placed.get(first.service_id, {}).items():
-            counts[host_id] = counts.get(host_id, 0) + count
-
-        refusals = dict(self.static.refusals(first.spec))
+        placed = self.placed.setdefault(first.service_id, {})
+        static = self.static.refusals(first.spec)
         candidates: list[Host] = []
         for host in self.hosts.values():
-            if host.id in refusals:
-                continue
-            refusal = None if room.asks_nothing else room.refusal(host, counts.get(host.id, 0))
-            if refusal is None:
-                candidates.append(host)
-            else:
-                refusals[host.id] = refusal
+            if host.id not in static:
+                replicas = counts.get(host.id, 0) + placed.get(host.id, 0)
+                if room.asks_nothing or room.refusal(host, replicas) is None:
+                    candidates.append(host)
         avoided = avoided_nodes(siblings, self.now)
         rounds = [candidates]
         if avoided:
@@ -108,45 +108,56 @@ class _Run:
             ]
 
         rest = list(reversed(tasks))
+        no_address: dict[str, Refusal] = {}
         for hosts in rounds:
             if rest and hosts:
-                self._place_on(hosts, rest, counts, replaced, room, refusals)
+                self._place_on(hosts, rest, counts, replaced, room, no_address)
         if len(rest) < len(tasks):
             self.notes.append(f"{first.service_name}: {len(tasks) - len(rest)} of {len(tasks)} tasks assigned")
         if rest:
-            self._explain(rest, no_suitable_node(first.spec, self.hosts, refusals))
+
+            def reason() -> str:
+                refusals = dict(static)
+                for host in self.hosts.values():
+                    if host.id not in static:
+                        replicas = counts.get(host.id, 0) + placed.get(host.id, 0)
+                        refusal = room.refusal(host, replicas) or no_address.get(host.id)
+                        if refusal is not None:
+                            refusals[host.id] = refusal
+                return no_suitable_node(first.spec, self.hosts, refusals)
+
+            self.waiting.append((rest, reason))
 
     def _place_on(
         self,
         candidates: Sequence[Host],
         rest: list[pb.Task],
-        counts: dict[str, int],
+        counts: Mapping[str, int],
         replaced: Mapping[str, int],
         room: RoomFilters,
-        refusals: dict[str, Refusal],
+        no_address: dict[str, Refusal],
     ) -> None:
-        """Takes from the end of `rest` what can be placed; adds to `refusals` each host that takes no more."""
+        """Takes from the end of `rest` what can be placed."""
         sample = rest[-1].spec
         network_ids = [attachment.network_id for attachment in sample.networks]
-        choice = tree(candidates, counts, replaced, labels_of(sample.placement.preferences), self.hosts)
-        placed = self.placed.setdefault(rest[-1].service_id, {})
+        placed = self.placed[rest[-1].service_id]
+        so_far = dict(counts)
+        for host_id, count in placed.items():
+            so_far[host_id] = so_far.get(host_id, 0) + count
+        choice = tree(candidates, so_far, replaced, labels_of(sample.placement.preferences), self.hosts)
         while rest:
             host = choice.best()
             if host is None:
                 return
             taken = self.addresses.take(network_ids, host.node)
             if isinstance(taken, str):
-                refusals[host.id] = self._no_address(taken)
+                no_address[host.id] = self._no_address(taken)
                 choice.drop()
                 continue
-            task = rest.pop()
-            self._assign(task, host, taken)
-            counts[host.id] = counts.get(host.id, 0) + 1
+            self._assign(rest.pop(), host, taken)
             placed[host.id] = placed.get(host.id, 0) + 1
-            refusal = None if room.asks_nothing else room.refusal(host, counts[host.id])
-            if refusal is not None:
-                refusals[host.id] = refusal
-            choice.placed(stays=refusal is None)
+            replicas = counts.get(host.id, 0) + placed[host.id]
+            choice.placed(stays=room.asks_nothing or room.refusal(host, replicas) is None)
 
     def place_preset(self, tasks: Sequence[pb.Task]) -> None:
         """Tasks of a global service: each on its own node or nowhere."""
@@ -156,7 +167,7 @@ class _Run:
         for task in tasks:
             host = self.hosts.get(task.node_id)
             if host is None:
-                self._explain([task], "no suitable node: its node is no longer part of the cluster")
+                self.waiting.append(([task], lambda: "no suitable node: its node is no longer part of the cluster"))
                 continue
             refusal = self.static.refusal(task.spec, host) or room.refusal(host, 0)
             if refusal is None:
@@ -166,16 +177,25 @@ class _Run:
                     assigned += 1
                     continue
                 refusal = self._no_address(taken)
-            self._explain([task], node_not_suitable(task.spec, host, refusal))
+            self.waiting.append(([task], partial(self._preset_reason, task, host, room, refusal)))
         if assigned:
             self.notes.append(f"{tasks[0].service_name}: {assigned} of {len(tasks)} tasks assigned")
+
+    def _preset_reason(self, task: pb.Task, host: Host, room: RoomFilters, before: Refusal) -> str:
+        refusal = self.static.refusal(task.spec, host) or room.refusal(host, 0) or before
+        return node_not_suitable(task.spec, host, refusal)
+
+    def explain(self) -> None:
+        for tasks, reason in self.waiting:
+            self._write(tasks, reason())
 
     def wait_for_vip(self, tasks: Sequence[pb.Task], lacking: Mapping[str, bool]) -> None:
         """`lacking`: network id → whether its VIP range still has room. The allocator is about to give what it can;
         only what it cannot is worth a word."""
         used_up = [self._network_name(network_id) for network_id, has_room in lacking.items() if not has_room]
         if used_up:
-            self._explain(tasks, f"no address for the service: the VIP range of network {used_up[0]} is used up")
+            text = f"no address for the service: the VIP range of network {used_up[0]} is used up"
+            self.waiting.append((tasks, lambda: text))
 
     def _no_address(self, network_id: str) -> Refusal:
         return Refusal(Filter.ADDRESS, self._network_name(network_id))
@@ -196,7 +216,7 @@ class _Run:
         host.add(assigned)
         self.puts.append(assigned)
 
-    def _explain(self, tasks: Sequence[pb.Task], message: str) -> None:
+    def _write(self, tasks: Sequence[pb.Task], message: str) -> None:
         """PENDING with the reason; nothing is written for a task that says so already."""
         for task in tasks:
             if task.status.state == pb.TASK_STATE_PENDING and task.status.message == message:
