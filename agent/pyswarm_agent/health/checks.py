@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ async def check(probe: spec.Probe, task_id: str, address: str, timeout: float, e
         return Result(False, _tidy(str(error)))
     except OSError as error:
         port = probe.http.port if kind == "http" else probe.tcp.port
-        return Result(False, f"{address}:{port}: {error.strerror or error}")
+        return Result(False, f"{address}:{port}: {os.strerror(error.errno) if error.errno else error}")
 
 
 async def _connect(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
