@@ -1,0 +1,185 @@
+"""The tasks' links: a namespace with one veth, whose host end is a router's port and no bridge's.
+
+Every host end has the same MAC and every container's is derived from its address, so that neither side ever asks (ARP)
+for the other. All that a container knows is: everything is behind 169.254.1.1.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pyswarm_agent.network import namespaces, rtnl
+from pyswarm_agent.network.inputs import GATEWAY
+from pyswarm_agent.network.overlay import Address, Neighbour, Route
+from pyswarm_core.errors import InvalidInput, PyswarmError
+from pyswarm_proxy.netlink import wire
+from pyswarm_proxy.state import LINK_PREFIX
+
+log = logging.getLogger(__name__)
+
+HOST_MAC = "02:79:00:02:00:01"
+CONTAINER_DEVICE = "eth0"
+
+# Docker's, but for IPv6, which has no way out of the namespace: a task's own sysctls overrule them.
+SYSCTLS = {
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
+
+class LinkFailure(PyswarmError):
+    """The kernel did not make a task's link."""
+
+    retryable = True
+
+
+def host_end(task_id: str) -> str:
+    """The name of the task's device on the host; 15 characters are allowed."""
+    return LINK_PREFIX + task_id[:12]
+
+
+def container_mac(address: str) -> str:
+    return "0a:79:" + socket.inet_aton(address).hex(":")
+
+
+class TaskLinks:
+    """Implements `interfaces.Links`.
+
+    `folder`: where namespaces are pinned. `mtu`: of the overlay. `subnet_of`: the network that an address belongs to,
+    as CIDR, "" when it is not known; a task in several networks sends to each from its address there.
+    """
+
+    def __init__(self, folder: Path, mtu: Callable[[], int], subnet_of: Callable[[str], str]) -> None:
+        self._folder = folder
+        self._mtu = mtu
+        self._subnet_of = subnet_of
+
+    def path(self, task_id: str) -> Path:
+        return self._folder / task_id
+
+    async def attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+        """The namespace with lo up and all /32 addresses, reachable from this host; returns its path. Idempotent.
+
+        `sysctls`: the net.* ones are set, the others are the runtime's. Raises LinkFailure, InvalidInput (no such
+        sysctl).
+        """
+        wanted = SYSCTLS | {name: value for name, value in sysctls.items() if name.startswith("net.")}
+        try:
+            return await namespaces.in_own_thread(lambda: self._attach(task_id, addresses, wanted))
+        except OSError as e:
+            raise LinkFailure(f"the network link of task {task_id} could not be made: {e.strerror}") from e
+
+    async def detach(self, task_id: str) -> None:
+        """Nothing there is no error. Raises LinkFailure."""
+        try:
+            await namespaces.in_own_thread(lambda: self._detach(task_id))
+        except OSError as e:
+            raise LinkFailure(f"the network link of task {task_id} could not be removed: {e.strerror}") from e
+
+    async def attached(self) -> Sequence[str]:
+        """Task ids that have a namespace or veth here, for the clean-up after a crash."""
+        return await namespaces.in_own_thread(self._attached)
+
+    def _attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+        path, name = self.path(task_id), host_end(task_id)
+        with rtnl.Rtnl() as host:
+            link = host.link(name)
+            pinned = namespaces.is_pinned(path)
+            if link is not None and not pinned:
+                host.do(rtnl.del_link(link.index), ignore=rtnl.REMOVE_IGNORES)
+                link = None
+            if pinned:
+                namespaces.enter(path)
+            else:
+                path.unlink(missing_ok=True)
+                namespaces.enter_new()
+            try:
+                with rtnl.Rtnl() as inside:
+                    if not pinned:
+                        inside.do(rtnl.set_up(1, {}))
+                        _write_sysctls(sysctls)
+                        namespaces.pin(path)
+                    if link is None:
+                        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                        try:
+                            mac = container_mac(addresses[0])
+                            host.do(
+                                rtnl.new_veth(name, task_id, HOST_MAC, self._mtu(), CONTAINER_DEVICE, mac, descriptor)
+                            )
+                        finally:
+                            os.close(descriptor)
+                    self._configure_inside(inside, addresses)
+                self._configure_host(host, name, addresses)
+            except BaseException:
+                if not pinned:
+                    self._remove(host, path, name)
+                raise
+        return path
+
+    def _configure_inside(self, inside: rtnl.Rtnl, addresses: Sequence[str]) -> None:
+        link = inside.link(CONTAINER_DEVICE)
+        if link is None:
+            raise wire.NetlinkError(errno.ENODEV, "the container's end of the link is missing")
+        index = {CONTAINER_DEVICE: link.index}
+        requests = [rtnl.set_up(link.index, {})]
+        for address in addresses:
+            requests += rtnl.request(Address(CONTAINER_DEVICE, address), index, add=True)
+        requests += rtnl.request(Neighbour(CONTAINER_DEVICE, GATEWAY, HOST_MAC), index, add=True)
+        requests.append(rtnl.container_route(f"{GATEWAY}/32", link.index))
+        requests.append(rtnl.container_route("0.0.0.0/0", link.index, gateway=GATEWAY, source=addresses[0]))
+        for address in addresses[1:]:
+            if subnet := self._subnet_of(address):
+                requests.append(rtnl.container_route(subnet, link.index, gateway=GATEWAY, source=address))
+        inside.do(*requests, ignore=rtnl.ADD_IGNORES)
+
+    def _configure_host(self, host: rtnl.Rtnl, name: str, addresses: Sequence[str]) -> None:
+        link = host.link(name)
+        if link is None:
+            raise wire.NetlinkError(errno.ENODEV, "the host's end of the link is missing")
+        host.do(rtnl.no_ipv6(link.index), ignore=(errno.EAFNOSUPPORT, errno.EOPNOTSUPP))
+        requests = [rtnl.set_up(link.index, rtnl.LINK_CONF)]
+        for thing in host_side(name, addresses):
+            requests += rtnl.request(thing, {name: link.index}, add=True)
+        host.do(*requests, ignore=rtnl.ADD_IGNORES)
+
+    def _detach(self, task_id: str) -> None:
+        with rtnl.Rtnl() as host:
+            self._remove(host, self.path(task_id), host_end(task_id))
+
+    @staticmethod
+    def _remove(host: rtnl.Rtnl, path: Path, name: str) -> None:
+        link = host.link(name)
+        if link is not None:
+            host.do(rtnl.del_link(link.index), ignore=rtnl.REMOVE_IGNORES)
+        namespaces.unpin(path)
+
+    def _attached(self) -> Sequence[str]:
+        found = {entry.name for entry in self._folder.iterdir()} if self._folder.is_dir() else set()
+        with rtnl.Rtnl() as host:
+            found |= {link.alias for link in host.links() if link.name.startswith(LINK_PREFIX) and link.alias}
+        return sorted(found)
+
+
+def host_side(name: str, addresses: Sequence[str]) -> list[Route | Neighbour]:
+    """What the host needs to reach a task by its device."""
+    things: list[Route | Neighbour] = [Route(f"{address}/32", device=name) for address in addresses]
+    return things + [Neighbour(name, address, container_mac(addresses[0])) for address in addresses]
+
+
+def _write_sysctls(sysctls: Mapping[str, str]) -> None:
+    for name, value in sysctls.items():
+        path = Path("/proc/sys") / name.replace(".", "/")
+        try:
+            path.write_text(value)
+        except FileNotFoundError:
+            if name not in SYSCTLS:  # a kernel without IPv6 lacks some of ours
+                raise InvalidInput(f"sysctl {name} does not exist in a container's network: check its name") from None
+        except OSError as e:
+            raise InvalidInput(f"sysctl {name} cannot be set to {value!r}: {e.strerror}") from None

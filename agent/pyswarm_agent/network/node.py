@@ -1,0 +1,193 @@
+"""The network of one host, as the agent's core sees it: links, routes and load balancer, applied in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pyswarm_agent.network import derive, namespaces
+from pyswarm_agent.network.host import ETHERNET_MTU, HostNetwork, Underlay, Wanted, overlay_mtu
+from pyswarm_agent.network.inputs import GATEWAY, DrainFigures, NetworkInputs
+from pyswarm_agent.network.links import TaskLinks, host_end
+from pyswarm_core.errors import PreconditionFailed, PyswarmError
+from pyswarm_proxy import foreign
+from pyswarm_proxy.balancer import Balancer
+from pyswarm_proxy.counters import Traffic
+
+log = logging.getLogger(__name__)
+
+# Seconds. Changes by others are noticed as they happen; this is for those that were lost, or that the kernel does not
+# tell.
+LOOK_ANYWAY = 30.0
+# A stranger's change is seldom alone (`systemctl restart nftables` makes hundreds): one repair for all of them.
+SETTLE = 0.1
+RETRY = 1.0
+
+
+class NodeNetwork:
+    """Implements `inputs.Network`. `run_dir`: where the tasks' namespaces are pinned, in `netns/`."""
+
+    def __init__(self, run_dir: Path, balancer: Balancer | None = None, host: HostNetwork | None = None) -> None:
+        self._folder = run_dir / "netns"
+        self._balancer = balancer or Balancer()
+        self._host = host or HostNetwork(GATEWAY)
+        self._memory = derive.Memory()
+        self._inputs: NetworkInputs | None = None
+        self._dead: frozenset[str] = frozenset()
+        self._underlay = Underlay(ETHERNET_MTU, strict=False, present=False)
+        self._address = ""
+        self._subnets: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+        self._warned: tuple[str, ...] = ()
+        self.links = TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of)
+
+    async def start(self) -> None:
+        await self._host.start()
+        await self._look_at_others()
+        self._keeper = asyncio.create_task(self._keep(), name="network keeper")
+
+    async def stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        await self._host.close()
+        await self._balancer.close()
+
+    async def apply(self, inputs: NetworkInputs) -> None:
+        async with self._lock:
+            self._dead &= inputs.tasks.keys()
+            self._inputs = inputs
+            await self._apply()
+
+    async def task_died(self, task_id: str) -> None:
+        async with self._lock:
+            if self._inputs is None or task_id in self._dead:
+                return
+            self._dead |= {task_id}
+            await self._balancer.apply(derive.host_state(self._effective(), self._memory))
+
+    async def release(self, task_id: str) -> None:
+        await self._balancer.release(self._addresses(task_id))
+
+    async def drained(self, task_id: str) -> bool:
+        return await self._balancer.drained(self._addresses(task_id))
+
+    async def drain_figures(self, task_id: str) -> DrainFigures:
+        figures = await self._balancer.drain_figures(task_id, self._addresses(task_id))
+        return DrainFigures(figures.redirected_at, figures.late_connections, figures.open_connections, figures.resets)
+
+    async def counters(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
+        """(by task of this host, by service of this host's tasks, those that are gone included)."""
+        return await self._balancer.counters()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What others' firewalls do to our traffic; one sentence each."""
+        return self._warned
+
+    async def purge(self) -> None:
+        async with self._lock:
+            self._inputs = None
+            self._memory = derive.Memory()
+            await self._balancer.purge()
+            await self._host.purge()
+            await namespaces.in_own_thread(self._unpin_all)
+
+    def _unpin_all(self) -> None:
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                namespaces.unpin(path)
+            self._folder.rmdir()
+
+    def _effective(self) -> NetworkInputs:
+        assert self._inputs is not None
+        return replace(self._inputs, dead=self._inputs.dead | self._dead)
+
+    async def _apply(self) -> None:
+        """What routes and rules lead to must be there before them, and may go only after them."""
+        inputs = self._effective()
+        node = derive.own_node(inputs)
+        if not self._underlay.present or node.address != self._address:
+            self._underlay = await self._host.underlay(node.address)
+            self._address = node.address
+        if not self._underlay.present:
+            raise PreconditionFailed(
+                f"{node.address} is not an address of this host: "
+                "start the agent with the address by which other nodes reach it"
+            )
+        self._subnets = {network.spec.subnet: network_id for network_id, network in inputs.networks.items()}
+        wanted = self._wanted(inputs)
+        remove = await self._host.prepare(wanted)
+        await self._balancer.apply(derive.host_state(inputs, self._memory))
+        if remove:
+            await self._host.apply(wanted)
+
+    def _wanted(self, inputs: NetworkInputs) -> Wanted:
+        overlay = derive.overlay(inputs, mtu=overlay_mtu(self._underlay), strict=self._underlay.strict)
+        tasks = {
+            host_end(task.id): tuple(a.address for a in task.addresses)
+            for task in inputs.tasks.values()
+            if task.addresses and not task.addresses_free
+        }
+        return Wanted(overlay, tasks)
+
+    def _subnet_of(self, address: str) -> str:
+        wanted = ipaddress.ip_address(address)
+        return next((s for s in self._subnets if s and wanted in ipaddress.ip_network(s)), "")
+
+    def _addresses(self, task_id: str) -> Sequence[str]:
+        task = self._inputs.tasks.get(task_id) if self._inputs is not None else None
+        return [a.address for a in task.addresses] if task is not None else []
+
+    async def _keep(self) -> None:
+        while True:
+            await _any_of(self._host.changed, self._balancer.changed, timeout=LOOK_ANYWAY)
+            await asyncio.sleep(SETTLE)
+            try:
+                await self._repair()
+            except PyswarmError as e:
+                log.warning("network repair failed error=%s", e)
+                await asyncio.sleep(RETRY)
+            except Exception:
+                log.exception("network repair failed")
+                await asyncio.sleep(RETRY)
+
+    async def _repair(self) -> None:
+        foreign_tables = self._balancer.changed.is_set()
+        async with self._lock:
+            if self._inputs is None:
+                self._host.changed.clear()
+                self._balancer.changed.clear()
+                return
+            underlay = await self._host.underlay(derive.own_node(self._inputs).address)
+            if underlay.present and underlay != self._underlay:
+                self._underlay = underlay
+                await self._host.apply(self._wanted(self._effective()))
+            repaired = await self._host.repair()
+            repaired = await self._balancer.ensure() or repaired
+        if repaired:
+            log.warning("network repaired: somebody else had changed it")
+        if foreign_tables:
+            await self._look_at_others()
+
+    async def _look_at_others(self) -> None:
+        found = await foreign.warnings()
+        for sentence in set(found) - set(self._warned):
+            log.warning("foreign firewall: %s", sentence)
+        self._warned = found
+
+
+async def _any_of(*events: asyncio.Event, timeout: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
