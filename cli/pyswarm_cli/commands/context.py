@@ -29,7 +29,7 @@ def context() -> None:
 def ls(context_name: str | None, listing: Listing) -> None:
     """List contexts; * marks the one in use."""
     used = context_name or contexts.current()
-    found = select(contexts.names(), listing, {"name": lambda name, value: value in name})
+    found = select(contexts.names(), listing, lambda _, name, value: value in name)
     loaded = [(name, contexts.load(name)) for name in found]
     show(
         listing,

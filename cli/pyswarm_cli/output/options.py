@@ -13,7 +13,7 @@ import click
 from pyswarm_cli.output.tables import short_id, table
 
 F = TypeVar("F", bound=Callable[..., Any])
-Match = Callable[[Any, str], bool]
+Match = Callable[[str, Any, str], bool]  # key of the filter, row, value wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,22 @@ class Listing:
     filters: tuple[tuple[str, str], ...] = ()
 
 
-def listing_options(*filters: str) -> Callable[[F], F]:
-    """--format, -q, --no-trunc, -f; the command gets one `listing` argument. `filters`: the keys that -f knows."""
+def listing_options(*filters: str, inspect: bool = False) -> Callable[[F], F]:
+    """--format, -q, --no-trunc, -f; the command gets one `listing` argument. `filters`: the keys that -f knows.
+    `inspect`: JSON unless --pretty."""
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
-        def wrapped(*args: Any, format_: str, quiet: bool, no_trunc: bool, filter_: tuple[str, ...], **kw: Any) -> Any:
-            listing = Listing(format_ == "json", quiet, no_trunc, parse_filters(filter_, filters))
+        def wrapped(
+            *args: Any,
+            format_: str,
+            quiet: bool,
+            no_trunc: bool,
+            filter_: tuple[str, ...],
+            pretty: bool = False,
+            **kw: Any,
+        ) -> Any:
+            listing = Listing(format_ == "json" and not pretty, quiet, no_trunc, parse_filters(filter_, filters))
             return command(*args, listing=listing, **kw)
 
         keys = f"; keys: {', '.join(filters)}" if filters else ""
@@ -38,9 +47,18 @@ def listing_options(*filters: str) -> Callable[[F], F]:
             click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help=f"Only these{keys}."),
             click.option("--no-trunc", is_flag=True, help="Whole ids and texts."),
             click.option("-q", "--quiet", is_flag=True, help="Ids only."),
-            click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table"),
+            click.option(
+                "--format",
+                "format_",
+                type=click.Choice(["table", "json"]),
+                default="json" if inspect else "table",
+                show_default=True,
+                help="How to show it.",
+            ),
         ):
             wrapped = option(wrapped)
+        if inspect:
+            wrapped = click.option("--pretty", is_flag=True, help="For people, not for scripts.")(wrapped)
         return wrapped  # type: ignore[return-value]
 
     return decorate
@@ -58,12 +76,12 @@ def parse_filters(texts: Sequence[str], known: Sequence[str]) -> tuple[tuple[str
     return tuple(result)
 
 
-def select(rows: Sequence[Any], listing: Listing, matchers: Mapping[str, Match]) -> list[Any]:
+def select(rows: Sequence[Any], listing: Listing, match: Match) -> list[Any]:
     """As in Docker: values of one key are alternatives, different keys must all match."""
     wanted: dict[str, list[str]] = {}
     for key, value in listing.filters:
         wanted.setdefault(key, []).append(value)
-    return [row for row in rows if all(any(matchers[k](row, v) for v in values) for k, values in wanted.items())]
+    return [row for row in rows if all(any(match(key, row, v) for v in values) for key, values in wanted.items())]
 
 
 def label_matches(labels: Mapping[str, str], wanted: str) -> bool:
@@ -87,3 +105,13 @@ def show(
         click.echo(json.dumps(list(objects()), indent=2, ensure_ascii=False))
     else:
         click.echo(table(headers, rows()))
+
+
+def show_inspected(listing: Listing, objects: Sequence[Mapping[str, Any]]) -> None:
+    """What `inspect` prints: a JSON array, or each object in lines."""
+    from pyswarm_cli.output.pretty import pretty
+
+    if listing.quiet or listing.as_json:
+        show(listing, (), list, lambda: objects, lambda: [str(entry["id"]) for entry in objects])
+    else:
+        click.echo("\n\n".join(pretty(entry) for entry in objects))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.cli import Run
+
+from pyswarm_cli import contexts
+
+if TYPE_CHECKING:
+    from tests.support.fake_control import FakeControl
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +40,18 @@ def run() -> Run:
         return result
 
     return call
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeControl]:
+    """A manager that answers, and a selected context that leads to it."""
+    from tests.support.fake_control import FakeControl
+
+    server = FakeControl()
+    server.start()
+    contexts.save("test", server.context())
+    contexts.select("test")
+    try:
+        yield server
+    finally:
+        server.stop()

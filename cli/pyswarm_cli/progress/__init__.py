@@ -1,0 +1,1 @@
+"""How a rollout is followed: what is shown (pure), how it gets on the screen, and what the end means."""

@@ -1,0 +1,1 @@
+"""Image registries: whom to tell the password, and whether it is right."""
