@@ -27,7 +27,7 @@ from pyswarm_manager.dispatcher.session import Session, node_address
 from pyswarm_manager.loops import Applier, LiveWorld
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.queue import KeyQueue
-from pyswarm_manager.tasks import is_terminal
+from pyswarm_manager.tasks import is_endpoint, is_terminal
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import Change
 
@@ -237,10 +237,12 @@ class Term:
             self._queue.add(_NODE + change.id)
 
     def _await_confirmations(self, task: pb.Task) -> None:
-        """Somebody waits until every node has confirmed this version of the task: as an endpoint, or as gone."""
-        if task.addresses_free or (is_terminal(task) and not task.leaving):
-            return
-        if task.status.state >= pb.TASK_STATE_RUNNING or task.leaving:
+        """Keeps up `awaited_revision`: the drain planner compares confirmations with the versions of these tasks. Each
+        session is owed an update of at least that revision, an empty one where nothing changed."""
+        to_balance = not task.balanced_at and is_endpoint(task, self.world.nodes.get(task.node_id))
+        to_leave = task.leaving and not (task.released and task.out_of_balancers_at)
+        to_be_free = is_terminal(task) and not task.addresses_free
+        if to_balance or to_leave or to_be_free:
             self.awaited_revision = max(self.awaited_revision, task.version)
 
     def _refresh(self, service_id: str) -> None:
