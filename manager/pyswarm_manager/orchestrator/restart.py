@@ -28,9 +28,11 @@ DEFAULT_DELAY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a slot's next task begins. `at`: not before this time (0 = at once)."""
+    """How a slot's next task begins. `at`: it is started at this time, 0 = at once. `made_at`: it is made, and so
+    prepared, at this time: a task that could not be prepared is not followed by one that tries the same at once."""
 
     at: float = 0
+    made_at: float = 0
     restarts: int = 0
     quick_failures: int = 0
     window_at: float = 0
@@ -47,7 +49,7 @@ def next_start(slot: Slot, task_spec: spec.TaskSpec, now: float) -> Start | None
         return FRESH
     last = max(before, key=age)
     if is_unhealthy(last) or (is_terminal(last) and _ended_by_itself(last)):
-        return _after(last, now, just_seen=any(last is task for task in slot.ended))
+        return _after(last, now)
     return _copied(last)
 
 
@@ -56,12 +58,11 @@ def is_done(task: pb.Task) -> bool:
     return task.status.state == pb.TASK_STATE_COMPLETE and task.spec.restart.condition != spec.RESTART_CONDITION_ANY
 
 
-def _after(last: pb.Task, now: float, *, just_seen: bool) -> Start | None:
+def _after(last: pb.Task, now: float) -> Start | None:
     policy = last.spec.restart
     if policy.condition == spec.RESTART_CONDITION_NONE or is_done(last):
         return None
-    # The agent's clock may be off: never trust it for more than the span that it makes sense for.
-    ended_at = min(now, last.status.health_at if is_unhealthy(last) else last.status.at)
+    ended_at = last.status.health_at if is_unhealthy(last) else last.status.at
     healthy_at = last.status.timings.healthy_at
     steady = healthy_at > 0 and ended_at - healthy_at >= STEADY
     quick = 1 if steady else last.quick_failures + 1
@@ -69,13 +70,15 @@ def _after(last: pb.Task, now: float, *, just_seen: bool) -> Start | None:
     used = last.window_restarts if in_window else 0
     if policy.max_attempts and used >= policy.max_attempts:
         return None
-    wait = delay(policy, quick)
-    if is_unhealthy(last):
-        wait = 0.0 if quick == 1 else delay(policy, quick - 1)  # it serves no more: the first successor need not wait
-    elif not just_seen:
-        wait = max(0.0, ended_at + wait - now)
+    # One that is unhealthy serves no more, but lives: its first successor need not wait.
+    waits = quick - 1 if is_unhealthy(last) else quick
+    wait = delay(policy, waits) if waits else 0.0
+    # The agent's clock may be off: what is known for certain is that it ended between its creation and now.
+    due = max(last.created_at, min(now, ended_at)) + wait
+    at = due if due > now else 0.0
     return Start(
-        at=now + wait if wait else 0,
+        at=at,
+        made_at=at if last.status.state == pb.TASK_STATE_REJECTED else 0,
         restarts=last.restarts + 1,
         quick_failures=quick,
         window_at=last.window_at if in_window else now,

@@ -44,12 +44,17 @@ def settle(view: View, slot: Slot, leeway: Leeway) -> Settled:
     created = None
     if keeper is None:
         start = _start(view, slot, task_spec, leeway)
-        if start is not None:
+        if start is not None and start.made_at > now:
+            wake = start.made_at
+        elif start is not None:
             keeper = created = _create(view, slot, task_spec, start)
             notes.append(f"{display_name(created)}: new task {created.id}")
     if keeper is not None:
-        for task in slot.wanted:
-            if task is not keeper and _may_go(view, task, keeper, is_new=keeper is created, leeway=leeway):
+        others = [task for task in slot.wanted if task is not keeper]
+        # Only one has to be replaced with care: whatever else serves in this slot is one too many.
+        pillar = max((task for task in others if serves(world, task)), key=lambda t: worth(world, t), default=None)
+        for task in others:
+            if task is not pillar or _may_go(view, task, keeper, is_new=keeper is created, leeway=leeway):
                 puts.append(changes.dismiss(world, task, now))
                 notes.append(f"{display_name(task)}: {task.id} goes, {keeper.id} stays")
         if created is not None:
@@ -109,9 +114,9 @@ def _start(view: View, slot: Slot, task_spec: spec.TaskSpec, leeway: Leeway) -> 
     if not slot.exists:
         return FRESH
     start = next_start(slot, task_spec, view.now)
-    if start is not None and any(serves(view.world, task) for task in slot.wanted) and not leeway.take_move(slot):
-        return None
-    return start
+    if start is None or start.made_at > view.now or not any(serves(view.world, task) for task in slot.wanted):
+        return start
+    return start if leeway.take_move(slot) else None
 
 
 def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> pb.Task:
@@ -135,8 +140,9 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
 
 
 def _may_go(view: View, task: pb.Task, keeper: pb.Task, *, is_new: bool, leeway: Leeway) -> bool:
-    if not serves(view.world, task) or _is_fit(view, task, keeper.spec):
-        return True  # nobody would miss it: it does not serve, or is one too many
+    """`task` serves, and `keeper` is to take its place."""
+    if _is_fit(view, task, keeper.spec):
+        return True  # a twin: the keeper is worth more, so it serves too
     if is_new:
         return False
     if not _stops_first(view, task, keeper.spec):

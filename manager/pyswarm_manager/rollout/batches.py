@@ -1,8 +1,12 @@
 """How many slots may change their task at the same time.
 
-A slot counts from the moment that its new task is made until that one was watched for the monitor time and the old one
-is gone. So there are never more than replicas + parallelism tasks, and, where the old one must stop first, never fewer
-than replicas - parallelism that serve. Updates come first, what they leave is for tasks that must leave their node.
+A slot in which nothing serves has nothing to lose: it is updated at once. So a version that is broken everywhere is
+replaced everywhere, and a slot that is broken cannot hold up the others for ever.
+
+Any other slot counts from the moment that its new task is made until that one was watched for the monitor time and the
+old one is gone. So there are never more than replicas + parallelism tasks, and, where the old one must stop first,
+never fewer than replicas - parallelism that serve. Updates come first; what they leave is for tasks that must leave
+their node.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pyswarm_manager.orchestrator.fitness import is_misplaced, is_still_there, s
 from pyswarm_manager.orchestrator.restart import FRESH, Start, next_start
 from pyswarm_manager.orchestrator.slots import Key, Slot
 from pyswarm_manager.orchestrator.view import View
+from pyswarm_manager.plan import earliest
 from pyswarm_manager.rollout.progress import IN_FLIGHT, by_key, needs_update, was_tried
 
 
@@ -55,23 +60,25 @@ def leeway(view: View, rollout: pb.Rollout | None) -> Leeway:
     doubled = {slot.key for slot in view.wanted if _is_doubled(view, slot)} - flying
     waiting = _waiting(view, rollout, phases)
     starts, wake_at = _due(view, rollout, bool(flying))
-    updates: dict[Key, Start] = {}
-    room = view.parallelism - len(flying)
-    for slot, start in waiting:
-        if not starts or len(updates) >= room:
+    due = [(slot, start) for slot, start in waiting if start.made_at <= view.now]
+    updates = {slot.key: start for slot, start in due if not _serves(view, slot)}
+    room = view.parallelism - len(flying) - len(updates)
+    doubled -= set(updates)
+    paced: dict[Key, Start] = {}
+    for slot, start in due:
+        if not starts or len(paced) >= room:
             break
-        grown = len(doubled | {*updates, slot.key})
-        if slot.key in doubled or grown <= room:
-            updates[slot.key] = start
+        if _serves(view, slot) and len(doubled | {*paced, slot.key}) <= max(room, len(doubled | set(paced))):
+            paced[slot.key] = start
     pinned = (
         frozenset(slot.key for slot, _ in waiting) if rollout is not None and view.policy.delay <= 0 else frozenset()
     )
     return Leeway(
-        updates=updates,
-        moves=max(0, room - len(doubled | set(updates))),
+        updates=updates | paced,
+        moves=max(0, room - len(doubled | set(paced))),
         spare=_spare(view, phases),
         pinned=pinned,
-        wake_at=wake_at,
+        wake_at=earliest(wake_at, *(start.made_at for _, start in waiting if start.made_at > view.now)),
     )
 
 
@@ -80,7 +87,7 @@ def _is_doubled(view: View, slot: Slot) -> bool:
     if len(slot.wanted) > 1:
         return True
     leaving = any(is_still_there(view.world, task) for task in slot.going)
-    return leaving and bool(slot.wanted) and not any(serves(view.world, task) for task in slot.wanted)
+    return leaving and bool(slot.wanted) and not _serves(view, slot)
 
 
 def _due(view: View, rollout: pb.Rollout | None, is_flying: bool) -> tuple[bool, float | None]:
@@ -98,7 +105,7 @@ def _waiting(
     view: View, rollout: pb.Rollout | None, phases: Mapping[Key, pb.SlotPhase.ValueType]
 ) -> list[tuple[Slot, Start]]:
     """The slots whose task should be of the service's spec and is not, in the order in which they take their turn:
-    first those that have two tasks already, those that do not serve, those that must leave their node."""
+    first those that have two tasks already, then those that must leave their node."""
     if view.is_paused:
         return []
     waiting: list[tuple[Slot, Start]] = []
@@ -121,18 +128,20 @@ def _add(to: list[tuple[Slot, Start]], slot: Slot, start: Start | None) -> None:
         to.append((slot, start))
 
 
-def _turn(view: View, slot: Slot) -> tuple[bool, bool, bool, Key]:
-    serving = [task for task in slot.wanted if serves(view.world, task)]
+def _turn(view: View, slot: Slot) -> tuple[bool, bool, Key]:
     return (
         len(slot.wanted) < 2,
-        bool(serving),
-        not any(is_misplaced(view.world, task, view.matches) for task in serving),
+        not any(is_misplaced(view.world, task, view.matches) for task in slot.wanted if serves(view.world, task)),
         slot.key,
     )
 
 
+def _serves(view: View, slot: Slot) -> bool:
+    return any(serves(view.world, task) for task in slot.wanted)
+
+
 def _spare(view: View, phases: Mapping[Key, pb.SlotPhase.ValueType]) -> int:
     """Slots that failed and were given up do not count: their tasks are not what is kept waiting."""
-    serving = {slot.key for slot in view.wanted if any(serves(view.world, task) for task in slot.wanted)}
+    serving = {slot.key for slot in view.wanted if _serves(view, slot)}
     given_up = {slot.key for slot in view.wanted if phases.get(slot.key) == pb.SLOT_PHASE_FAILED} - serving
     return max(0, len(serving) - (len(view.wanted) - len(given_up) - view.parallelism))
