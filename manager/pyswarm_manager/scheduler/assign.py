@@ -9,6 +9,7 @@ Blocks are given here and nowhere else, so the same run keeps the networks up: s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +50,7 @@ def plan(world: World, now: float) -> Plan:
     run.explain()
     networks: list[Write] = [Put(network) for network in run.addresses.changed_networks()]
     networks += [Delete(network) for network in gone]
-    return Plan(steps=steps_of(networks, [Put(task) for task in run.puts]), notes=tuple(run.notes))
+    return Plan(steps=steps_of(networks, run.puts), notes=tuple(run.notes))
 
 
 def _waiting(world: World) -> list[list[pb.Task]]:
@@ -72,7 +73,7 @@ class _Run:
     hosts: dict[str, Host] = field(init=False)
     static: StaticFilters = field(init=False)
     addresses: Addresses = field(init=False)
-    puts: list[pb.Task] = field(default_factory=list)
+    puts: list[Write] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     # What this run has placed: service id → host id → tasks.
     placed: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -145,19 +146,22 @@ class _Run:
         for host_id, count in placed.items():
             so_far[host_id] = so_far.get(host_id, 0) + count
         choice = tree(candidates, so_far, replaced, labels_of(sample.placement.preferences), self.hosts)
+        used: list[str] = []
         while rest:
-            host = choice.best()
-            if host is None:
-                return
+            best = choice.best()
+            if best is None:
+                break
+            replicas, _, _, host = best
             taken = self.addresses.take(network_ids, host.node)
             if isinstance(taken, str):
                 no_address[host.id] = self._no_address(taken)
                 choice.drop()
                 continue
-            self._assign(rest.pop(), host, taken)
-            placed[host.id] = placed.get(host.id, 0) + 1
-            replicas = counts.get(host.id, 0) + placed[host.id]
-            choice.placed(stays=room.asks_nothing or room.refusal(host, replicas) is None)
+            self._assign(rest.pop(), host, taken, room)
+            used.append(host.id)
+            choice.placed(stays=room.asks_nothing or room.refusal(host, replicas + 1) is None)
+        for host_id, count in Counter(used).items():
+            placed[host_id] = placed.get(host_id, 0) + count
 
     def place_preset(self, tasks: Sequence[pb.Task]) -> None:
         """Tasks of a global service: each on its own node or nowhere."""
@@ -173,7 +177,7 @@ class _Run:
             if refusal is None:
                 taken = self.addresses.take(network_ids, host.node)
                 if not isinstance(taken, str):
-                    self._assign(task, host, taken)
+                    self._assign(task, host, taken, room)
                     assigned += 1
                     continue
                 refusal = self._no_address(taken)
@@ -204,17 +208,19 @@ class _Run:
         network = self.world.networks.get(network_id)
         return network.spec.name if network is not None else network_id
 
-    def _assign(self, task: pb.Task, host: Host, taken: Sequence[tuple[str, str]]) -> None:
+    def _assign(self, task: pb.Task, host: Host, taken: Sequence[tuple[str, str]], room: RoomFilters) -> None:
         assigned = changed(task)
         assigned.node_id = host.id
+        addresses = assigned.addresses
         for network_id, address in taken:
-            assigned.addresses.add(network_id=network_id, address=address)
+            addresses.add(network_id=network_id, address=address)
         status = assigned.status
         status.state = pb.TASK_STATE_ASSIGNED
         status.at = self.now
-        status.message = ""
-        host.add(assigned)
-        self.puts.append(assigned)
+        if status.message:
+            status.message = ""
+        host.add(room.demand)
+        self.puts.append(Put(assigned))
 
     def _write(self, tasks: Sequence[pb.Task], message: str) -> None:
         """PENDING with the reason; nothing is written for a task that says so already."""
@@ -226,7 +232,7 @@ class _Run:
                 pending.status.state = pb.TASK_STATE_PENDING
                 pending.status.at = self.now
             pending.status.message = message
-            self.puts.append(pending)
+            self.puts.append(Put(pending))
             self.notes.append(f"{display_name(task)}: {message}")
 
 

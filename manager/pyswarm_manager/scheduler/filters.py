@@ -10,7 +10,7 @@ from pyswarm_core.errors import InvalidInput
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.scheduler.constraints import architecture, parse
-from pyswarm_manager.scheduler.hosts import Host, PortKey, port_keys
+from pyswarm_manager.scheduler.hosts import Demand, Host
 
 
 class Filter(IntEnum):
@@ -114,22 +114,21 @@ def _holds(constraint: str, node: pb.Node) -> bool:
 class RoomFilters:
     """Resources, host ports and max replicas per node: asked again after each placement."""
 
-    __slots__ = ("_cpus", "_max", "_memory", "_ports", "asks_nothing")
+    __slots__ = ("_max", "asks_nothing", "demand")
 
     def __init__(self, task: spec.TaskSpec) -> None:
-        self._cpus: int = task.resources.reserve_nano_cpus
-        self._memory: int = task.resources.reserve_memory
-        self._ports: tuple[PortKey, ...] = port_keys(task.host_ports)
+        self.demand = Demand(task)
         self._max: int = task.placement.max_per_node
-        self.asks_nothing = not (self._cpus or self._memory or self._ports or self._max)
+        self.asks_nothing = not (self.demand.cpus or self.demand.memory or self.demand.ports or self._max)
 
     def refusal(self, host: Host, replicas: int) -> Refusal | None:
         """`replicas`: how many slots of this service the host has already."""
-        if self._cpus and self._cpus > host.cpus_free:
+        demand = self.demand
+        if demand.cpus and demand.cpus > host.cpus_free:
             return _CPUS
-        if self._memory and self._memory > host.memory_free:
+        if demand.memory and demand.memory > host.memory_free:
             return _MEMORY
-        for key in self._ports:
+        for key in demand.ports:
             if key in host.ports:
                 protocol = "udp" if key[0] == spec.PROTOCOL_UDP else "tcp"
                 return Refusal(Filter.HOST_PORT, f"{key[1]}/{protocol}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import World
@@ -12,8 +10,15 @@ from pyswarm_manager.tasks import is_terminal, is_wanted
 PortKey = tuple[int, int]  # (protocol, published)
 
 
-def port_keys(ports: Iterable[spec.Port]) -> tuple[PortKey, ...]:
-    return tuple((port.protocol, port.published) for port in ports)
+class Demand:
+    """What a task takes of its host: read once from the spec that many tasks share."""
+
+    __slots__ = ("cpus", "memory", "ports")
+
+    def __init__(self, task: spec.TaskSpec) -> None:
+        self.cpus: int = task.resources.reserve_nano_cpus
+        self.memory: int = task.resources.reserve_memory
+        self.ports: tuple[PortKey, ...] = tuple((port.protocol, port.published) for port in task.host_ports)
 
 
 class Host:
@@ -31,13 +36,13 @@ class Host:
         self.ports: set[PortKey] = set()
         self.load = 0
 
-    def add(self, task: pb.Task) -> None:
-        resources = task.spec.resources
-        self.cpus_free -= resources.reserve_nano_cpus
-        self.memory_free -= resources.reserve_memory
-        self.ports.update(port_keys(task.spec.host_ports))
-        if is_wanted(task):
-            self.load += 1
+    def add(self, demand: Demand) -> None:
+        """One more task that stays."""
+        self.load += 1
+        self.cpus_free -= demand.cpus
+        self.memory_free -= demand.memory
+        if demand.ports:
+            self.ports.update(demand.ports)
 
 
 def hosts_of(world: World) -> dict[str, Host]:
@@ -47,5 +52,7 @@ def hosts_of(world: World) -> dict[str, Host]:
         host = hosts.get(task.node_id)
         # A preset node_id of a task that waits takes no room yet.
         if host is not None and task.status.state >= pb.TASK_STATE_ASSIGNED and not is_terminal(task):
-            host.add(task)
+            host.add(Demand(task.spec))
+            if not is_wanted(task):
+                host.load -= 1
     return hosts

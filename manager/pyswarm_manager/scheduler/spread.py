@@ -12,6 +12,8 @@ from heapq import heapify, heappop, heapreplace
 from pyswarm_core.errors import InvalidInput
 from pyswarm_manager.scheduler.hosts import Host
 
+Entry = tuple[int, int, int, Host]  # (slots of this service, load, place in the order of ids, host)
+
 _PREFERENCE = "spread=node.labels."
 
 
@@ -36,16 +38,16 @@ def labels_of(preferences: Sequence[str]) -> tuple[str, ...]:
 
 
 class Leaf:
-    """Hosts, as a heap of [tasks of this service, load, index, host]."""
+    """Hosts, as a heap."""
 
     __slots__ = ("heap",)
 
-    def __init__(self, entries: list[tuple[int, int, int, Host]]) -> None:
+    def __init__(self, entries: list[Entry]) -> None:
         self.heap = entries
         heapify(self.heap)
 
-    def best(self) -> Host | None:
-        return self.heap[0][3] if self.heap else None
+    def best(self) -> Entry | None:
+        return self.heap[0] if self.heap else None
 
     def placed(self, stays: bool) -> None:
         """The best host got one more task; `stays`: it may get another."""
@@ -69,7 +71,7 @@ class Branch:
         self.heap = entries
         heapify(self.heap)
 
-    def best(self) -> Host | None:
+    def best(self) -> Entry | None:
         while self.heap:
             found = self.heap[0][2].best()
             if found is not None:
