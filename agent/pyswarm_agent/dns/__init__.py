@@ -1,0 +1,1 @@
+"""Names for tasks: what a name means depends on who asks."""
