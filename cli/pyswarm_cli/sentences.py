@@ -14,6 +14,9 @@ def explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.code
         case PyswarmError():
             return str(error), exits.ERROR
+        case click.exceptions.NoArgsIsHelpError():
+            names = ", ".join(getattr(error.ctx.command, "commands", {}))
+            return _usage(click.UsageError(f"a command is missing: one of {names}", error.ctx)), exits.USAGE
         case click.UsageError():
             return _usage(error), exits.USAGE
         case click.Abort():

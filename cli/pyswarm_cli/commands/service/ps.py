@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -19,14 +20,17 @@ from pyswarm_core.v1 import control_pb2 as control
 @with_cluster
 def ps(cluster: Cluster, services: tuple[str, ...], listing: Listing) -> None:
     """List the tasks of services, with the ones that were there before."""
-    show_tasks(cluster, control.ListTasksRequest(services=services, history=True), listing)
+    show_tasks(cluster, [control.ListTasksRequest(services=services, history=True)], listing)
 
 
-def show_tasks(cluster: Cluster, request: control.ListTasksRequest, listing: Listing) -> None:
-    answer = cluster.read(lambda stub: stub.ListTasks, request)
-    hosts = tasks.hostnames(answer.nodes)
+def show_tasks(cluster: Cluster, requests: Sequence[control.ListTasksRequest], listing: Listing) -> None:
+    answers = [cluster.read(lambda stub: stub.ListTasks, request) for request in requests]
+    hosts = {key: name for answer in answers for key, name in tasks.hostnames(answer.nodes).items()}
+    everything = {task.id: task for answer in answers for task in answer.tasks}
     found = select(
-        tasks.ordered(answer.tasks), listing, lambda key, task, value: tasks.matches(key, task, hosts, value)
+        tasks.ordered(everything.values()),
+        listing,
+        lambda key, task, value: tasks.matches(key, task, hosts, value),
     )
     show(
         listing,

@@ -1,0 +1,23 @@
+"""`pyswarm node`."""
+
+from __future__ import annotations
+
+import click
+
+from pyswarm_cli.lazy import LS_RM, Lazy, LazyGroup
+
+_HERE = "pyswarm_cli.commands.node"
+VERBS = {
+    "ls": Lazy(f"{_HERE}.show:ls", "List nodes"),
+    "inspect": Lazy(f"{_HERE}.show:inspect", "Show everything about nodes"),
+    "ps": Lazy(f"{_HERE}.show:ps", "List the tasks on nodes"),
+    "update": Lazy(f"{_HERE}.change:update", "Change a node's availability and labels"),
+    "rm": Lazy(f"{_HERE}.change:rm", "Remove nodes that are down from the cluster"),
+    "promote": Lazy(f"{_HERE}.change:promote", "Not in this version"),
+    "demote": Lazy(f"{_HERE}.change:demote", "Not in this version"),
+}
+
+
+@click.group(cls=LazyGroup, lazy=VERBS, aliases=LS_RM)
+def node() -> None:
+    """List and change hosts."""
