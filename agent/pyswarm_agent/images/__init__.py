@@ -1,0 +1,1 @@
+"""Images: pulled by skopeo into containers-storage, mounted by the agent itself."""

@@ -1,0 +1,1 @@
+"""What containers print: CRI log files, rotated, read and followed."""

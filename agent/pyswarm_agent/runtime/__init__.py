@@ -1,0 +1,1 @@
+"""Containers: an OCI runtime (crun, runc) under conmon, which outlives the agent."""

@@ -1,0 +1,115 @@
+"""The names of a task's files. Pure but for `check_id`'s refusal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyswarm_agent.interfaces import ContainerFailure
+from pyswarm_agent.logs import files as log_names
+from pyswarm_agent.runtime.settings import RuntimeSettings
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def check_id(task_id: str) -> str:
+    """An id becomes part of paths and command lines: anything that could leave its folder is refused."""
+    if not _ID.fullmatch(task_id):
+        raise ContainerFailure(f"the task id {task_id!r} has characters that no id has", final=True)
+    return task_id
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPaths:
+    """`bundle` is the task's folder in the run directory, `data` the one that survives a reboot."""
+
+    task_id: str
+    bundle: Path
+    data: Path
+
+    @property
+    def config(self) -> Path:
+        return self.bundle / "config.json"
+
+    @property
+    def record(self) -> Path:
+        """Ours, beside the OCI config: what other parts of the agent must know of a container that they adopt."""
+        return self.bundle / "pyswarm.json"
+
+    @property
+    def pid(self) -> Path:
+        """Of the container's first process; written by the runtime at the end of `create`."""
+        return self.bundle / "pid"
+
+    @property
+    def conmon_pid(self) -> Path:
+        return self.bundle / "conmon.pid"
+
+    @property
+    def identity(self) -> Path:
+        """Who the two processes are; written when `create` is through, so that without it `create` was interrupted."""
+        return self.bundle / "identity.json"
+
+    @property
+    def conmon_log(self) -> Path:
+        return self.bundle / "conmon.log"
+
+    @property
+    def ctl(self) -> Path:
+        """conmon's fifo: window size, and "open the log anew"."""
+        return self.bundle / "ctl"
+
+    @property
+    def exit_dir(self) -> Path:
+        return self.bundle / "exit"
+
+    @property
+    def exit(self) -> Path:
+        """The exit code in digits; its mtime is when the container ended."""
+        return self.exit_dir / self.task_id
+
+    @property
+    def persist(self) -> Path:
+        return self.bundle / "persist"
+
+    @property
+    def oom(self) -> Path:
+        return self.persist / "oom"
+
+    @property
+    def started(self) -> Path:
+        """Its mtime is when the container was started."""
+        return self.bundle / "started"
+
+    @property
+    def created(self) -> Path:
+        """There from `create` to `delete`, across reboots: a container that the run directory has forgotten is lost."""
+        return self.data / "created"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def log(self) -> Path:
+        return self.logs / log_names.NAME
+
+    @property
+    def volumes(self) -> Path:
+        """Anonymous volumes, which end with the task."""
+        return self.data / "volumes"
+
+
+class Folders:
+    """The runtime's folders, from its settings."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self.containers = settings.run_dir / "containers"
+        self.runtime_root = settings.run_dir / "runtime"
+        self.tasks = settings.data_dir / "tasks"
+        self.volumes = settings.data_dir / "volumes"
+
+    def of(self, task_id: str) -> TaskPaths:
+        check_id(task_id)
+        return TaskPaths(task_id, self.containers / task_id, self.tasks / task_id)
