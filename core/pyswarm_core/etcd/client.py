@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from pyswarm_core import tls
 from pyswarm_core.errors import InvalidInput, OutcomeUnknown, PreconditionFailed, StoreUnavailable
@@ -32,8 +32,10 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_retries", 0),  # whether a write may be repeated is decided here
     ("grpc.use_local_subchannel_pool", 1),  # no connection shared with, or kept by, another store
     # A frozen etcd keeps its connections: only an unanswered ping tells. (etcd refuses more than one in 5 s.)
+    # keepalive_timeout_ms alone has no effect in gRPC's core: it waits for ping_timeout_ms, a minute by default.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),  # is the longest time for one attempt to connect, too
@@ -147,7 +149,7 @@ class Client:
             except NotNow:
                 retrying = AsyncRetrying(
                     stop=stop_after_delay(max(deadline - clock(), 0)),
-                    wait=wait_exponential_jitter(initial=0.02, max=0.5, jitter=0.02),
+                    wait=wait_random_exponential(multiplier=0.02, max=0.5),
                     retry=retry_if_exception_type(NotNow),
                     reraise=True,
                 )

@@ -71,7 +71,8 @@ def _answer(code: grpc.StatusCode, details: str) -> PyswarmError:
         return NotFound(f"etcd does not have it (any more): {details}")
     if "already exists" in details:  # ALREADY_EXISTS for members; etcd reports a lease as FAILED_PRECONDITION
         return AlreadyExists(f"etcd has it already: {details}")
-    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE):
+    too_large = "larger than max" in details  # gRPC's own limit in etcd, a little above etcd's
+    if too_large or code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE):
         return InvalidInput(f"etcd refuses the request: {details}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return PreconditionFailed(f"etcd takes no more data: {details}; free space, then disarm its alarm")

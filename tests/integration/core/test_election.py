@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.support.etcd import EtcdProcess, etcd_cluster, needs_etcd
-from tests.support.stores import batches, delete, flat
+from tests.support.stores import batches, delete, eventually, flat
 
 from pyswarm_core import kinds, tls
 from pyswarm_core.errors import Conflict, Deposed, OutcomeUnknown, StoreUnavailable
@@ -91,9 +91,7 @@ async def test_no_write_outside_of_a_term_while_members_die_and_leaders_are_depo
 
 async def _wrote(managers: list[Manager], more: int) -> None:
     wanted = sum(len(m.writes) for m in managers) + more
-    async with asyncio.timeout(60):
-        while sum(len(m.writes) for m in managers) < wanted:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: sum(len(m.writes) for m in managers) >= wanted, timeout=60)
 
 
 async def _disturb(members: list[EtcdProcess], managers: list[Manager], store: EtcdStore, rng: random.Random) -> None:
