@@ -196,11 +196,9 @@ class Explorer:
         rollout, service = cluster.rollout, cluster.service
         if self.host_port and self.size() > len(cluster.world.nodes):
             return  # more than there is room for
-        if self.action != spec.FAILURE_ACTION_CONTINUE:
-            assert rollout.finished_at > 0, story
+        assert rollout.finished_at > 0, story
         if rollout.state == pb.ROLLOUT_STATE_PAUSED or not service.spec.task.container.image.endswith("good"):
             return
-        assert rollout.finished_at > 0, story
         assert len(cluster.serving()) == self.size(), story
         assert len(cluster.living()) == self.size(), story
         assert all(t.spec == service.spec.task and t.balanced_at for t in cluster.serving()), story

@@ -92,16 +92,18 @@ def _turn(view: View, rollout: pb.Rollout) -> Advance | None:
         return _completed(view, rollout)
     elif _is_late(view, rollout) or _is_late_rollback(view, rollout):
         reason, task_id = failure.why_late(view, rollout, rollout.slots)
-        rollout.deadline_passed = rollout.deadline_passed or rollout.generation == 0
+        rollout.deadline_passed |= rollout.generation == 0
         rollout.failed_task_id = rollout.failed_task_id or task_id
     if not reason:
         return None
     match failure.action(view, rollout):
+        case Action.ROLL_BACK:
+            return _roll_back(view, rollout, reason)
+        case Action.GO_ON if rollout.deadline_passed and rollout.generation == 0:
+            return _late(view, rollout, reason)
         case Action.GO_ON if not _is_late_rollback(view, rollout):
             rollout.reason = rollout.reason or f"{reason}; the rollout goes on, as its failure action asks"
             return None
-        case Action.ROLL_BACK:
-            return _roll_back(view, rollout, reason)
         case _:
             return _pause(view, rollout, reason)
 
@@ -112,7 +114,7 @@ def _goes_on_regardless(view: View, rollout: pb.Rollout) -> bool:
 
 
 def _is_late(view: View, rollout: pb.Rollout) -> bool:
-    return not rollout.deadline_passed and rollout.generation == 0 and view.now >= rollout.deadline_at
+    return rollout.generation == 0 and view.now >= rollout.deadline_at
 
 
 def _is_late_rollback(view: View, rollout: pb.Rollout) -> bool:
@@ -156,6 +158,14 @@ def _completed(view: View, rollout: pb.Rollout) -> Advance:
     return Advance(
         rollout, (Put(rollout),), is_turn=True, notes=(f"{rollout.service_name}: {rollout.receipt.outcome}",)
     )
+
+
+def _late(view: View, rollout: pb.Rollout, reason: str) -> Advance:
+    """Nobody is kept waiting past the deadline. What is left is brought to the new spec without a rollout, as are the
+    tasks of a node that was away during one."""
+    rollout.reason = f"{reason}; the tasks go on being brought to the new spec, as the failure action asks"
+    _finish(view, rollout, pb.ROLLOUT_STATE_COMPLETED)
+    return Advance(rollout, (Put(rollout),), is_turn=True, notes=(f"{rollout.service_name}: late: {reason}",))
 
 
 def _finish(view: View, rollout: pb.Rollout, state: pb.RolloutState.ValueType) -> None:
@@ -219,7 +229,4 @@ def _gist(rollout: pb.Rollout) -> pb.Rollout:
 
 def _wake_at(view: View, rollout: pb.Rollout) -> float | None:
     watched = [p.monitor_until for p in rollout.slots if p.phase == pb.SLOT_PHASE_MONITORING]
-    deadline = None
-    if rollout.generation > 0 or not rollout.deadline_passed:
-        deadline = rollout.deadline_at
-    return earliest(deadline, *watched)
+    return earliest(rollout.deadline_at, *watched)

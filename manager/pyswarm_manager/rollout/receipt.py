@@ -39,7 +39,8 @@ def update(receipt: pb.Receipt, view: View, rollout: pb.Rollout, tasks: Sequence
     receipt.late_connections = sum(row.drain.late_connections for row in receipt.tasks)
     receipt.open_at_stop = sum(row.drain.open_at_stop for row in receipt.tasks)
     receipt.resets = sum(row.drain.resets for row in receipt.tasks)
-    receipt.outcome = OUTCOMES[rollout.state]
+    is_late = rollout.state == pb.ROLLOUT_STATE_COMPLETED and rollout.deadline_passed
+    receipt.outcome = "deadline passed" if is_late else OUTCOMES[rollout.state]
     receipt.reason = rollout.reason
 
 
