@@ -221,4 +221,5 @@ def _gone(before: HostState | None, state: HostState) -> tuple[frozenset[str], f
         left = old.backends - new.backends
         gone |= left | (old.leaving - new.leaving)
         dead |= left - new.leaving
-    return frozenset(gone), frozenset(dead - {r.address for r in state.redirects})
+    here = {r.address for r in state.redirects}  # those have an end of their own: release
+    return frozenset(gone - here), frozenset(dead - here)
