@@ -1,0 +1,1 @@
+"""Checks of the machine that a manager or agent is to run on."""

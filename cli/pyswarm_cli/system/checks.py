@@ -1,0 +1,172 @@
+"""What a machine needs. Each check tries the thing itself where that leaves nothing behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    name: str
+    ok: bool
+    detail: str  # what was found, or what to do
+
+
+def run(role: str) -> list[Result]:
+    """`role`: agent, manager or builder."""
+    return [check() for check in _CHECKS[role]]
+
+
+def _root() -> Result:
+    if os.geteuid() == 0:
+        return Result("root", True, "yes")
+    return Result("root", False, "this user is not root; run it with sudo")
+
+
+def _tool(name: str, package: str, alternative: str = "") -> Callable[[], Result]:
+    def check() -> Result:
+        for candidate in (name, alternative):
+            if candidate and (path := shutil.which(candidate)):
+                return Result(name, True, path)
+        return Result(name, False, f"not found on PATH; install it with 'apt-get install {package}'")
+
+    return check
+
+
+def _cgroups() -> Result:
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        available = Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
+        missing = [name for name in ("cpu", "memory", "pids") if name not in available]
+        if missing:
+            return Result("cgroups", False, f"v2 without {', '.join(missing)}; enable them at boot (cgroup_enable=…)")
+        return Result("cgroups", True, "v2")
+    found = [name for name in ("cpu", "memory", "pids") if Path(f"/sys/fs/cgroup/{name}").is_dir()]
+    if len(found) == 3:
+        return Result("cgroups", True, "v1")
+    return Result("cgroups", False, "the cpu, memory and pids controllers are not mounted under /sys/fs/cgroup")
+
+
+def _overlay() -> Result:
+    return _filesystem("overlay", "overlayfs", "load it with 'modprobe overlay'")
+
+
+def _filesystem(name: str, title: str, todo: str) -> Result:
+    try:
+        known = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+    except OSError:
+        known = set()
+    return Result(title, name in known, "yes" if name in known else f"this kernel does not list it; {todo}")
+
+
+def _in_namespace(title: str, command: list[str], todo: str, stdin: str = "") -> Result:
+    """Tries it in a network namespace that ends with the command."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which(command[0]) is None:
+        return Result(title, False, f"cannot be tried without root, unshare and {command[0]}")
+    try:
+        done = subprocess.run(
+            ["unshare", "--net", *command], input=stdin, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Result(title, False, f"{error}; {todo}")
+    if done.returncode == 0:
+        return Result(title, True, "yes")
+    why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+    return Result(title, False, f"{why}; {todo}")
+
+
+def _vxlan() -> Result:
+    command = ["ip", "link", "add", "psxcheck", "type", "vxlan", "id", "1", "dstport", "4789", "local", "127.0.0.1"]
+    return _in_namespace("vxlan", command, "load it with 'modprobe vxlan'")
+
+
+def _veth() -> Result:
+    command = ["ip", "link", "add", "psxcheck0", "type", "veth", "peer", "name", "psxcheck1"]
+    return _in_namespace("veth", command, "load it with 'modprobe veth'")
+
+
+def _nat() -> Result:
+    rules = (
+        "add table ip check\n"
+        "add chain ip check pre { type nat hook prerouting priority -100 ; }\n"
+        "add map ip check m { type ipv4_addr . inet_service : ipv4_addr . inet_service ; }\n"
+        "add rule ip check pre meta l4proto tcp dnat to ip daddr . tcp dport map @m\n"
+        "add rule ip check pre numgen random mod 2 0 counter ct mark set 1\n"
+    )
+    return _in_namespace("nftables NAT", ["nft", "-f", "-"], "load it with 'modprobe nft_chain_nat nft_numgen'", rules)
+
+
+def _port(number: int, kind: int, title: str) -> Callable[[], Result]:
+    def check() -> Result:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("0.0.0.0", number))
+            except OSError as error:
+                return Result(title, False, f"{error.strerror}; something else has it, or this daemon runs already")
+        return Result(title, True, "free")
+
+    return check
+
+
+def _foreign_forward_drop() -> Result:
+    """Another table's policy drop for forwarded packets also stops ours."""
+    title = "forwarding"
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        return Result(title, False, "cannot be looked at without root and nft")
+    done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, timeout=10, check=False)
+    if done.returncode:
+        return Result(title, False, (done.stderr.strip().splitlines() or ["nft failed"])[0])
+    table = ""
+    for line in done.stdout.splitlines():
+        if line.startswith("table "):
+            table = line.removeprefix("table ").rstrip(" {")
+        if "hook forward" in line and "policy drop" in line and "pyswarm" not in table:
+            return Result(
+                title,
+                False,
+                f"table {table} drops forwarded packets (Docker and ufw do), containers' traffic included; let it "
+                "accept them, or run pyswarm on a host of its own",
+            )
+    return Result(title, True, "no other table drops forwarded packets")
+
+
+def _keys() -> Result:
+    """Network namespaces, the base of all the rest; tried in a child, so that this process stays where it is."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0 else 1)
+    ok = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return Result(
+        "network namespaces", ok, "yes" if ok else "refused; this may itself be a container without the right"
+    )
+
+
+_TOOLS = [
+    _tool("crun", "crun", "runc"),
+    _tool("conmon", "conmon"),
+    _tool("skopeo", "skopeo"),
+    _tool("nft", "nftables"),
+    _tool("conntrack", "conntrack"),
+    _tool("ip", "iproute2"),
+]
+_CHECKS: dict[str, list[Callable[[], Result]]] = {
+    "agent": [
+        *(_root, *_TOOLS, _cgroups, _overlay, _keys, _veth, _vxlan, _nat, _foreign_forward_drop),
+        _port(4789, socket.SOCK_DGRAM, "UDP port 4789"),
+        _port(9378, socket.SOCK_STREAM, "TCP port 9378"),
+    ],
+    "manager": [
+        _tool("etcd", "etcd-server"),
+        _port(2377, socket.SOCK_STREAM, "TCP port 2377"),
+        _port(9377, socket.SOCK_STREAM, "TCP port 9377"),
+    ],
+    "builder": [_root, _tool("buildah", "buildah"), _tool("unshare", "util-linux"), _overlay],
+}
