@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-Role = Literal["manager", "worker", "client", "etcd"]
+Role = Literal["manager", "worker", "client", "etcd", "registry"]
 ROLES: tuple[str, ...] = get_args(Role)
 SERVER_ROLES = frozenset({"manager", "etcd"})
 
@@ -117,7 +117,9 @@ class Authority:
 
         if role not in ROLES:
             raise InvalidInput(f"unknown certificate role {role!r}: use one of {', '.join(ROLES)}")
-        own = (SERVER_NAME, STORE_NAME) if role in SERVER_ROLES else (SERVER_NAME,)
+        own: tuple[str, ...] = (SERVER_NAME, STORE_NAME) if role in SERVER_ROLES else (SERVER_NAME,)
+        if role == "registry":
+            own = ()  # it is nobody that a part of the cluster talks to
         try:
             alternatives: list[x509.GeneralName] = [
                 *(x509.DNSName(name) for name in dict.fromkeys((*own, *names))),
@@ -136,7 +138,7 @@ class Authority:
             ]
         )
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if role in SERVER_ROLES:
+        if role in SERVER_ROLES or role == "registry":
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
         builder = (

@@ -19,7 +19,9 @@ def issue(lab: Lab) -> Identity:
             authority.issue(common_name=host.node_id, role="etcd", names=names, addresses=addresses).save(
                 host.etc / "pyswarm" / "etcd-tls"
             )
-    registry = authority.issue(common_name=REGISTRY_NAME, role="client", names=[REGISTRY_NAME], addresses=[lab.gateway])
+    registry = authority.issue(
+        common_name=REGISTRY_NAME, role="registry", names=[REGISTRY_NAME], addresses=[lab.gateway]
+    )
     registry.save(lab.folder / "registry" / "tls")
     for host in lab.hosts:
         trusted = host.etc / "containers" / "certs.d" / lab.registry

@@ -11,6 +11,7 @@ from pathlib import Path
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import AGENT_METRICS_PORT, ETCD_PEER_PORT, ETCD_PORT, MANAGER_PORT, Host, Lab
 from pyswarm_core.errors import InvalidInput, PyswarmError
+from pyswarm_core.tls import STORE_NAME
 
 TLS = "/etc/pyswarm/tls"
 STOP_SECONDS = 15
@@ -49,6 +50,7 @@ def _etcd(lab: Lab, host: Host) -> list[str]:
         *("--initial-cluster", ",".join(f"{h.name}=https://{h.address}:{ETCD_PEER_PORT}" for h in lab.managers)),
         *("--initial-cluster-token", f"pyswarm-{lab.name}"),
         *("--client-cert-auth", "--trusted-ca-file", f"{tls}/ca.pem"),
+        *("--client-cert-allowed-hostname", STORE_NAME, "--peer-cert-allowed-hostname", STORE_NAME),
         *("--cert-file", f"{tls}/cert.pem", "--key-file", f"{tls}/key.pem"),
         *("--peer-client-cert-auth", "--peer-trusted-ca-file", f"{tls}/ca.pem"),
         *("--peer-cert-file", f"{tls}/cert.pem", "--peer-key-file", f"{tls}/key.pem"),
