@@ -19,8 +19,19 @@ from pyswarm_core.kinds import LEADER_KEY, Stored
 from pyswarm_core.store import base
 from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.store.memory import MemoryStore
+from pyswarm_core.v1 import control_pb2 as control
+from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_manager.api import servicer as control_servicer
+from pyswarm_manager.api.admissions import Admissions
+from pyswarm_manager.api.errors import ErrorInterceptor
+from pyswarm_manager.api.images import Reference
+from pyswarm_manager.api.logs import LogReader, no_leader
+from pyswarm_manager.api.resolve import Resolved, Unresolved
+from pyswarm_manager.api.servicer import ControlServicer
+from pyswarm_manager.api.services import Services
 from pyswarm_manager.clock import Clock, SystemClock
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.dispatcher.term import Term, Timing
@@ -46,12 +57,32 @@ async def eventually(condition: Callable[[], Any], what: str = "", *, within: fl
         await asyncio.sleep(0.002)
 
 
+class FakeResolver:
+    """A registry's answers by image name; what is not in it cannot be resolved."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Resolved] = {}
+        self.asked: list[tuple[str, str]] = []  # (image, user name)
+
+    def has(self, image: str, digest: str, architecture: str = "amd64") -> None:
+        platform = spec.Platform(os="linux", architecture=architecture)
+        self.known[image] = Resolved(digest, (platform,))
+
+    async def resolve(self, reference: Reference, auth: pb.RegistryAuth | None) -> Resolved:
+        self.asked.append((reference.image, auth.username if auth else ""))
+        try:
+            return self.known[reference.image]
+        except KeyError:
+            raise Unresolved("the registry has no such tag") from None
+
+
 class Cluster:
     """`async with Cluster.make() as cluster`."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, store: MemoryStore | None = None) -> None:
         self.clock = clock or SystemClock()
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
+        self.resolver = FakeResolver()
         self.world = CachedWorld()
         self.cache = WatchCache(self.store, self.world)
         self.authority = tls.Authority.create("test")
@@ -65,13 +96,18 @@ class Cluster:
 
     @classmethod
     @asynccontextmanager
-    async def make(cls, clock: Clock | None = None, *, serve: bool = True) -> AsyncIterator[Cluster]:
-        cluster = cls(clock)
+    async def make(
+        cls, clock: Clock | None = None, *, store: MemoryStore | None = None, serve: bool = True
+    ) -> AsyncIterator[Cluster]:
+        cluster = cls(clock, store)
         following = asyncio.create_task(cluster.cache.run())
         await cluster.cache.wait_for(1)
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor()], options=[("grpc.max_receive_message_length", 64 << 20)]
+        )
         try:
             if serve:
+                control_grpc.add_ControlServicer_to_server(cluster.control(), server)
                 wire_grpc.add_DispatcherServicer_to_server(cluster.servicer, server)
                 identity = cluster.authority.issue(common_name="manager-1", role="manager")
                 port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(identity))
@@ -83,6 +119,26 @@ class Cluster:
             await server.stop(0)
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+
+    def control(self) -> ControlServicer:
+        """The API of a manager on this store. Another `Cluster` on the same store is another manager."""
+        rng = random.SystemRandom()
+        admissions = Admissions(self.store, self.world, self.cache.wait_for, rng)
+        known = control_servicer.Cluster("manager-1", lambda: self.cache.leader, lambda: self.cache.connected)
+        services = Services(self.world, admissions, self.resolver, self.clock, rng)
+        logs = LogReader(self.world, lambda: self.term.logs if self.term else None, self._forward, self.clock)
+        return ControlServicer(self.world, known, admissions, services, logs, self.clock, rng)
+
+    async def _forward(self, request: control.LogsRequest) -> AsyncIterator[control.LogsResponse]:
+        raise no_leader()
+        yield
+
+    @asynccontextmanager
+    async def client(self, role: tls.Role = "client") -> AsyncIterator[control_grpc.ControlAsyncStub]:
+        identity = self.authority.issue(common_name="tester", role=role)
+        credentials = tls.client_credentials(identity)
+        async with grpc.aio.secure_channel(self.address, credentials, options=tls.channel_options()) as channel:
+            yield control_grpc.ControlStub(channel)
 
     # Leadership.
 
