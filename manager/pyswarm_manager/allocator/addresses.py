@@ -60,11 +60,6 @@ class Addresses:
             return [(network_ids[0], blocks[0].take())]
         return [(network_id, block.take()) for network_id, block in zip(network_ids, blocks, strict=True)]
 
-    def ensure_block(self, network_id: str, node: pb.Node) -> bool:
-        """The node gets its first block in this network now, though no task needs it yet; False: there is no room."""
-        pool = self._pool(network_id)
-        return pool is not None and pool.ensure(node)
-
     def refresh(self, network_id: str) -> None:
         """This network's blocks are compared with the nodes as they are now, and differences written."""
         self._pool(network_id)
@@ -173,14 +168,6 @@ class _Pool:
         while index in self._used:
             index = (index + 1) % count
         return index
-
-    def ensure(self, node: pb.Node) -> bool:
-        if self._of_node.get(node.id):
-            return True
-        block = self.block_for(node)
-        if block is not None:
-            block.in_use = True
-        return block is not None
 
     def is_changed(self) -> bool:
         return self._stale or any(block.in_use for block in self._new)

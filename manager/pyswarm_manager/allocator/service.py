@@ -10,6 +10,8 @@ from pyswarm_manager.allocator.ranges import Range, parse_range, to_int, to_text
 from pyswarm_manager.plan import Plan, Put, World, changed
 from pyswarm_manager.tasks import is_terminal
 
+RETRY_VIP = 10.0  # seconds between two looks at a range that is used up
+
 # A rollout in one of these may still go back to the spec before.
 _OPEN = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_PAUSED)
 
@@ -33,9 +35,12 @@ def plan(world: World, service_id: str, now: float) -> Plan:
     if not missing and not idle:
         return Plan()
     notes = [f"{service.spec.name}: VIP {have[network_id]} is free again" for network_id in sorted(idle)]
+    wake_at: float | None = None
     for network_id in missing:
         network = world.networks.get(network_id)
         address = next_vip(world, network) if network is not None else None
+        if address is None:
+            wake_at = now + RETRY_VIP  # another service's VIP may be free by then
         if network is None:
             notes.append(f"{service.spec.name}: no VIP on network {network_id}, which does not exist")
         elif address is None:
@@ -51,11 +56,11 @@ def plan(world: World, service_id: str, now: float) -> Plan:
     kept.sort(key=lambda network_id: (order.get(network_id, len(order)), network_id))
     vips = [pb.Vip(network_id=network_id, address=have[network_id]) for network_id in kept]
     if vips == list(service.vips):
-        return Plan(notes=tuple(notes))
+        return Plan(wake_at=wake_at, notes=tuple(notes))
     copy = changed(service)
     del copy.vips[:]
     copy.vips.extend(vips)
-    return Plan(steps=((Put(copy),),), notes=tuple(notes))
+    return Plan(steps=((Put(copy),),), wake_at=wake_at, notes=tuple(notes))
 
 
 def missing_vips(world: World, service: pb.Service) -> dict[str, bool]:
@@ -69,6 +74,12 @@ def missing_vips(world: World, service: pb.Service) -> dict[str, bool]:
         network_id: network is not None and next_vip(world, network) is not None
         for network_id, network in networks.items()
     }
+
+
+def may_go_back(world: World, service: pb.Service) -> bool:
+    """Its rollout is not over, or paused: it may end with the spec before."""
+    rollout = world.rollouts.get(service.rollout_id)
+    return rollout is not None and rollout.state in _OPEN and service.HasField("previous_spec")
 
 
 def next_vip(world: World, network: pb.Network) -> str | None:
@@ -111,8 +122,7 @@ def _attached(service: spec.ServiceSpec) -> list[str]:
 def _still_needed(world: World, service: pb.Service) -> set[str]:
     """Networks that the spec is no longer attached to, but on which the VIP is kept."""
     needed: set[str] = set()
-    rollout = world.rollouts.get(service.rollout_id)
-    if rollout is not None and rollout.state in _OPEN and service.HasField("previous_spec"):
+    if may_go_back(world, service):
         needed.update(_attached(service.previous_spec))
     for task in world.tasks_of_service(service.id):
         if not is_terminal(task):

@@ -7,6 +7,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.allocator import networks, nodes
 from pyswarm_manager.allocator.networks import DEFAULT_NETWORK
+from pyswarm_manager.allocator.service import may_go_back
 from pyswarm_manager.api.names import check_labels, check_name, check_node_labels
 from pyswarm_manager.plan import Delete, Put, World, Write, changed
 
@@ -61,16 +62,17 @@ def remove_network(world: World, network: pb.Network) -> Write | None:
     name = network.spec.name
     if name == DEFAULT_NETWORK:
         raise PreconditionFailed("Network default cannot be removed: services without another network join it.")
-    attached = [
-        service
-        for service in world.services.values()
-        if any(attachment.network_id == network.id for attachment in service.spec.task.networks)
-    ]
+    attached = [service for service in world.services.values() if _uses(service.spec, network.id)]
     users = sorted(service.spec.name for service in attached if not service.removing)
     if users:
         shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
         plural = "s" if len(users) > 1 else ""
         raise PreconditionFailed(f"Network {name} is in use by service{plural} {shown}: remove or detach first.")
+    for service in world.services.values():
+        if not service.removing and may_go_back(world, service) and _uses(service.previous_spec, network.id):
+            raise PreconditionFailed(
+                f"The rollout of service {service.spec.name} may still go back to network {name}: wait for its end."
+            )
     if network.removing:
         return None
     if not attached and not _is_held(world, network.id):
@@ -78,6 +80,10 @@ def remove_network(world: World, network: pb.Network) -> Write | None:
     copy = changed(network)
     copy.removing = True
     return Put(copy)
+
+
+def _uses(wanted: spec.ServiceSpec, network_id: str) -> bool:
+    return any(attachment.network_id == network_id for attachment in wanted.task.networks)
 
 
 def _is_held(world: World, network_id: str) -> bool:

@@ -42,5 +42,7 @@ def _will_restart(task: pb.Task) -> bool:
         return False
     if policy.condition == spec.RESTART_CONDITION_ON_FAILURE and task.status.state == pb.TASK_STATE_COMPLETE:
         return False
-    # Within a window, attempts are forgotten again: only without one is the count final.
-    return not policy.max_attempts or policy.window > 0 or task.restarts < policy.max_attempts
+    if not policy.max_attempts:
+        return True
+    in_window = task.window_at > 0 and (policy.window <= 0 or task.status.at - task.window_at <= policy.window)
+    return (task.window_restarts if in_window else 0) < policy.max_attempts

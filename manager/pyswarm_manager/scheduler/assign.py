@@ -16,9 +16,9 @@ from functools import partial
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.allocator.addresses import Addresses
-from pyswarm_manager.allocator.service import missing_vips
+from pyswarm_manager.allocator.service import RETRY_VIP, missing_vips
 from pyswarm_manager.allocator.upkeep import keep_up, needs_upkeep
-from pyswarm_manager.plan import Delete, Plan, Put, World, Write, changed
+from pyswarm_manager.plan import Delete, Plan, Put, World, Write, changed, earliest
 from pyswarm_manager.scheduler.explain import no_suitable_node, node_not_suitable
 from pyswarm_manager.scheduler.failures import avoided_nodes
 from pyswarm_manager.scheduler.filters import Filter, Refusal, RoomFilters, StaticFilters
@@ -27,6 +27,7 @@ from pyswarm_manager.scheduler.spread import labels_of, tree
 from pyswarm_manager.scheduler.steps import steps_of
 from pyswarm_manager.tasks import display_name, is_terminal, is_wanted
 
+SOON = 1.0  # seconds
 GroupKey = tuple[str, int, bool]  # service id, spec version, node preset
 
 
@@ -50,7 +51,7 @@ def plan(world: World, now: float) -> Plan:
     run.explain()
     networks: list[Write] = [Put(network) for network in run.addresses.changed_networks()]
     networks += [Delete(network) for network in gone]
-    return Plan(steps=steps_of(networks, run.puts), notes=tuple(run.notes))
+    return Plan(steps=steps_of(networks, run.puts), wake_at=run.wake_at, notes=tuple(run.notes))
 
 
 def _waiting(world: World) -> list[list[pb.Task]]:
@@ -77,6 +78,7 @@ class _Run:
     notes: list[str] = field(default_factory=list)
     # What this run has placed: service id → host id → tasks.
     placed: dict[str, dict[str, int]] = field(default_factory=dict)
+    wake_at: float | None = None
     # Tasks that got no place, and how to say why. Said when all is placed: what is free is what is left then, and the
     # next look at the same world finds the same words.
     waiting: list[tuple[Sequence[pb.Task], Callable[[], str]]] = field(default_factory=list)
@@ -195,14 +197,19 @@ class _Run:
 
     def wait_for_vip(self, tasks: Sequence[pb.Task], lacking: Mapping[str, bool]) -> None:
         """`lacking`: network id → whether its VIP range still has room. The allocator is about to give what it can;
-        only what it cannot is worth a word."""
+        only what it cannot is worth a word. Nothing else wakes the scheduler when a VIP is given, so it looks again."""
         used_up = [self._network_name(network_id) for network_id, has_room in lacking.items() if not has_room]
+        self.wake_at = earliest(self.wake_at, self.now + (RETRY_VIP if used_up else SOON))
         if used_up:
             text = f"no address for the service: the VIP range of network {used_up[0]} is used up"
             self.waiting.append((tasks, lambda: text))
 
     def _no_address(self, network_id: str) -> Refusal:
-        return Refusal(Filter.ADDRESS, self._network_name(network_id))
+        network = self.world.networks.get(network_id)
+        if network is None:
+            return Refusal(Filter.ADDRESS, f"{network_id}, which does not exist")
+        why = "which is being removed" if network.removing else "whose blocks are used up"
+        return Refusal(Filter.ADDRESS, f"{network.spec.name}, {why}")
 
     def _network_name(self, network_id: str) -> str:
         network = self.world.networks.get(network_id)

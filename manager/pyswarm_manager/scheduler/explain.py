@@ -63,7 +63,7 @@ def _predicate(refusal: Refusal, refused: Collection[Host], task: spec.TaskSpec,
             limit = task.placement.max_per_node
             return f"{have} {limit} replica{'s' if limit > 1 else ''} already (max replicas per node is {limit})"
         case Filter.ADDRESS:
-            return f"can get no address on network {refusal.detail} (its blocks are used up)"
+            return f"can get no address on network {refusal.detail}"
 
 
 def _missing(needs: str, free: str, where: str, plural: bool) -> str:

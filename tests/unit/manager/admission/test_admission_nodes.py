@@ -104,6 +104,19 @@ def test_remove_network() -> None:
         admission.remove_network(world, back)
 
 
+def test_a_network_that_a_rollout_may_go_back_to_stays() -> None:
+    world = cluster()
+    back = world.put(admission.create_network(world, spec.NetworkSpec(name="back"), "back", NOW))
+    service = build.service(build.service_spec(), rollout_id="r")
+    service.previous_spec.CopyFrom(service.spec)
+    service.previous_spec.task.networks.add(network_id="back")
+    world.put(service, pb.Rollout(id="r", service_id="svc"))
+    with pytest.raises(PreconditionFailed, match="rollout of service web may still go back to network back"):
+        admission.remove_network(world, back)
+    world.put(pb.Rollout(id="r", service_id="svc", state=pb.ROLLOUT_STATE_COMPLETED))
+    assert admission.remove_network(world, back) == Delete(back)
+
+
 def test_a_network_goes_when_the_last_address_in_it_is_free() -> None:
     world = cluster()
     back = world.put(admission.create_network(world, spec.NetworkSpec(name="back"), "back", NOW))

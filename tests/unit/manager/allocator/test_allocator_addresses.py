@@ -108,26 +108,6 @@ def test_a_block_that_nothing_was_taken_from_is_not_stored() -> None:
     assert run.changed_networks() == []
 
 
-def _publish(world: FakeWorld) -> None:
-    task = build.task_spec()
-    del task.networks[:]
-    task.networks.add(network_id="net")
-    wanted = build.service_spec(replicas=0, task=task)
-    wanted.ports.add(target=80, published=8080)
-    world.put(build.service(wanted))
-
-
-def test_every_node_gets_a_block_where_ports_are_published() -> None:
-    world = cluster()
-    world.put(build.node("host-3", number=3, state=pb.NODE_STATE_DOWN), build.node("host-4", number=0))
-    assert not schedule(world, NOW)
-    _publish(world)
-    world.apply(schedule(world, NOW))
-    assert blocks(world) == [("host-1", "10.9.0.64/28"), ("host-2", "10.9.0.80/28")]
-    assert not schedule(world, NOW)
-    assert take(world, 1) == ["10.9.0.65"], "its tasks use the same block"
-
-
 def test_blocks_follow_a_node_that_moves() -> None:
     world = cluster(nodes=1)
     take(world, 1)

@@ -112,6 +112,7 @@ def test_full_range_is_noted_and_known() -> None:
     last = add(world, "last", ("s",), at=99.0)
     assert vips(last) == {}
     assert plan(world, "last", NOW).notes == ("last: no VIP: the range 10.9.0.0/28 of network small is used up",)
+    assert plan(world, "last", NOW).wake_at == NOW + 10
     assert missing_vips(world, last) == {"s": False}
     world.delete(world.services["s3"])
     assert missing_vips(world, last) == {"s": True}

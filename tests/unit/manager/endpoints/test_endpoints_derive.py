@@ -190,9 +190,9 @@ def test_does_not_hold_when_the_attempts_are_used_up() -> None:
     service = pb.Service.FromString(world.services["svc"].SerializeToString())
     service.spec.task.restart.max_attempts = 3
     world.put(service)
-    add(world, 1, state=pb.TASK_STATE_FAILED, restarts=2)
+    add(world, 1, state=pb.TASK_STATE_FAILED, window_at=NOW, window_restarts=2)
     assert _hold(world, NOW, NOW)
-    add(world, 1, state=pb.TASK_STATE_FAILED, restarts=3)
+    add(world, 1, state=pb.TASK_STATE_FAILED, window_at=NOW, window_restarts=3)
     assert not _hold(world, NOW, NOW)
 
 

@@ -88,6 +88,7 @@ def test_waits_for_vips_and_skips_tasks_that_are_not_wanted() -> None:
     world.put(build.task("a", service))
     world.put(build.task("b", service, slot=2, desired=pb.TASK_STATE_SHUTDOWN))
     assert not plan(world, NOW)
+    assert plan(world, NOW).wake_at == NOW + 1
     world.apply(allocate(world, "svc", NOW))
     schedule(world)
     assert world.tasks["a"].node_id
@@ -116,6 +117,7 @@ def test_used_up_vip_range_is_told() -> None:
     for n in range(16):
         deploy(world, build.service_spec(f"s{n}", replicas=1, task=task))
     schedule(world)
+    assert plan(world, NOW).wake_at == NOW + 10, "another service may have gone by then"
     assert [t.service_name for t in world.tasks.values() if t.status.state == pb.TASK_STATE_PENDING] == ["s15"]
     assert messages(world) == {"no address for the service: the VIP range of network small is used up"}
 
@@ -240,7 +242,7 @@ def test_addresses_used_up_is_a_filter() -> None:
     schedule(world)
     assert sum(per_node(world).values()) == 12 * 3
     assert messages(world) == {
-        "no suitable node: 2 of 2 nodes can get no address on network small (its blocks are used up)"
+        "no suitable node: 2 of 2 nodes can get no address on network small, whose blocks are used up"
     }
 
 
