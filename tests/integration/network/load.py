@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tests.integration.network.bed import Place
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -39,9 +42,11 @@ class Load:
     async def until(self, more: int, timeout: float = 20.0) -> None:
         """That many more answers."""
         wanted = self.total + more
-        async with asyncio.timeout(timeout):
-            while self.total < wanted:
-                await asyncio.sleep(0.02)
+
+        async def reached() -> bool:
+            return self.total >= wanted
+
+        await eventually(reached, timeout)
 
 
 @asynccontextmanager
@@ -59,9 +64,10 @@ async def load(*ways: tuple[Place, str, int], clients: int = 3, pause: float = 0
         await asyncio.gather(*tasks)
 
 
-async def eventually(check, timeout: float = 10.0):  # type: ignore[no-untyped-def]
+async def eventually(check: Callable[[], Awaitable[T]], timeout: float = 10.0) -> T:
     """Waits until the (async) check is true; returns what it gave."""
     async with asyncio.timeout(timeout):
-        while not (result := await check()):
+        while True:
+            if result := await check():
+                return result
             await asyncio.sleep(0.02)
-    return result
