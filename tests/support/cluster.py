@@ -350,6 +350,17 @@ class Cluster:
             self.now = max(due, self.now)
         raise AssertionError(f"not settled after {rounds} rounds: {self.story()}")
 
+    def run(self, seconds: float) -> None:
+        """Rounds and timers for this long, and not longer."""
+        end = self.now + seconds
+        self.settle(until=seconds)
+        self.now = end
+
+    def of_slot(self, slot: int, service_id: str = "svc") -> list[pb.Task]:
+        """Oldest first."""
+        tasks = [t for t in self.world.tasks_of_service(service_id) if t.slot == slot]
+        return sorted(tasks, key=lambda t: (t.created_at, t.version))
+
     def story(self) -> str:
         """For the message of a failed assertion."""
         lines = [f"now={self.now} revision={self.world.revision} cut={sorted(self.cut)}"]
