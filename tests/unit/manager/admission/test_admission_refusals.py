@@ -236,34 +236,37 @@ mounts = st.builds(
 ports = st.builds(
     spec.Port, protocol=st.integers(0, 2), target=uints, published=st.one_of(st.just(0), uints), mode=st.integers(0, 2)
 )
-containers = st.builds(
-    spec.ContainerSpec,
-    image=st.one_of(st.just("web"), texts),
-    env=st.lists(st.one_of(st.just("A=b"), texts), max_size=2),
-    hostname=st.one_of(st.just(""), texts),
-    user=st.one_of(st.just(""), texts),
-    mounts=st.lists(mounts, max_size=2),
-    probe=st.one_of(st.none(), probes),
-    stop_signal=st.one_of(st.just("TERM"), texts),
-    cap_add=st.lists(st.one_of(st.just("chown"), texts), max_size=2),
-    sysctls=st.dictionaries(texts, texts, max_size=1),
-)
-tasks = st.builds(
-    spec.TaskSpec,
-    container=containers,
-    placement=st.builds(spec.Placement, constraints=st.lists(texts, max_size=1), max_per_node=uints),
-    networks=st.lists(st.builds(spec.NetworkAttachment, network_id=st.one_of(st.just("default"), texts)), max_size=2),
-)
-specs = st.builds(
-    spec.ServiceSpec,
-    name=st.one_of(st.just("web"), texts),
-    mode=st.integers(0, 2),
-    replicas=uints,
-    task=tasks,
-    endpoint_mode=st.integers(0, 2),
-    ports=st.lists(ports, max_size=2),
-    update=st.one_of(st.none(), policies),
-    rollback=st.one_of(st.none(), policies),
+# Up to three fields of a good spec become anything.
+fields: dict[str, st.SearchStrategy[Any]] = {
+    "name": texts,
+    "mode": st.integers(0, 2),
+    "replicas": uints,
+    "endpoint_mode": st.integers(0, 2),
+    "ports": st.lists(ports, max_size=2),
+    "update": policies,
+    "rollback": policies,
+    "task__drain_timeout": doubles,
+    "task__placement__constraints": st.lists(texts, max_size=1),
+    "task__placement__max_per_node": uints,
+    "task__networks": st.lists(
+        st.builds(spec.NetworkAttachment, network_id=texts, aliases=st.lists(texts)), max_size=2
+    ),
+    "task__resources__limit_memory": st.integers(-(2**63), 2**63 - 1),
+    "task__container__image": texts,
+    "task__container__env": st.lists(texts, max_size=2),
+    "task__container__hostname": texts,
+    "task__container__user": texts,
+    "task__container__workdir": texts,
+    "task__container__mounts": st.lists(mounts, max_size=2),
+    "task__container__probe": probes,
+    "task__container__stop_signal": texts,
+    "task__container__cap_add": st.lists(texts, max_size=2),
+    "task__container__sysctls": st.dictionaries(texts, texts, max_size=1),
+}
+specs = (
+    st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True)
+    .flatmap(lambda names: st.fixed_dictionaries({name: fields[name] for name in names}))
+    .map(lambda changes: wanted_with(**changes))
 )
 
 
