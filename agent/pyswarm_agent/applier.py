@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,6 +80,10 @@ class Applier:
             self._mark_at = self._mark_at or self._clock()
         self._wake.set()
 
+    def lag(self) -> float:
+        """Seconds since the oldest endpoint update came that the kernel has not; 0 when it has all."""
+        return self._clock() - self._mark_at if self._mark_at else 0.0
+
     async def wait_for_task(self, task_id: str) -> None:
         """Returns when an apply that knew the task has succeeded."""
         async with self._progress:
@@ -94,10 +99,13 @@ class Applier:
                 continue
             if await self._apply_once():
                 delay = FIRST_RETRY
-            else:
-                self._wake.set()
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, LAST_RETRY)
+                continue
+            # Sooner when something changes: that may be what was missing.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            self._wake.set()
+            delay = min(2 * delay, LAST_RETRY)
 
     async def _apply_once(self) -> bool:
         wanted, mark, mark_at = self._wanted, self._mark, self._mark_at

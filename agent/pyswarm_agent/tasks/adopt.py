@@ -11,15 +11,15 @@ from pyswarm_agent.tasks.machine import Step, handle
 from pyswarm_core.v1 import objects_pb2 as pb
 
 
-def adopt(life: Life, container: ContainerState | None, now: float) -> Step:
-    """`container` is what the runtime finds on disk, None for nothing."""
+def adopt(life: Life, container: ContainerState | None, now: float, booted_at: float = 0.0) -> Step:
+    """`container` is what the runtime finds on disk, None for nothing. `booted_at`: when the host was started."""
     if life.phase >= Phase.DONE:
         return handle(life, ev.Ordered(None), now)
     if life.phase is Phase.CLEANING:
         return life, (ev.Clean(),)
     if not life.started:
         return _unborn(life, container, now)
-    if container is None:
+    if container is None or 0 < life.status.timings.started_at < booted_at:
         return handle(life, ev.Exited(None), now)
     if container.exit is not None:
         return life, (ev.WatchExit(),)  # returns at once, with the last lines

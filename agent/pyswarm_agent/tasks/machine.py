@@ -57,6 +57,11 @@ def handle(life: Life, event: ev.Event, now: float) -> Step:
     return after, _complete(life, after, todo)
 
 
+def is_untold(life: Life) -> bool:
+    """SHUTDOWN means that nothing is left: it is told when the task is cleaned up, or that does not work at once."""
+    return life.phase is Phase.CLEANING and life.status.state == pb.TASK_STATE_SHUTDOWN and not life.attempts
+
+
 def _complete(before: Life | None, after: Life, todo: list[ev.Instruction]) -> tuple[ev.Instruction, ...]:
     """What changed is journalled first, then told, then acted upon."""
     head: list[ev.Instruction] = []
@@ -70,8 +75,8 @@ def _complete(before: Life | None, after: Life, todo: list[ev.Instruction]) -> t
 def _is_news(before: Life | None, after: Life) -> bool:
     if after.gone:
         return False  # nobody wants to know
-    if after.phase is Phase.CLEANING and after.status.state == pb.TASK_STATE_SHUTDOWN and not after.attempts:
-        return False  # SHUTDOWN means that nothing is left: told when it is cleaned, or when that does not work at once
+    if is_untold(after):
+        return False
     if before is None or after.status != before.status:
         return True
     return before.phase is Phase.CLEANING and after.phase is Phase.DONE and after.status.state == pb.TASK_STATE_SHUTDOWN

@@ -69,7 +69,7 @@ class Supervisor:
 
     # ---- what happens ----
 
-    async def recover(self) -> None:
+    async def recover(self, booted_at: float = 0.0) -> None:
         """Before anything else: the journal's tasks go on from what the host has, and what nobody knows is removed."""
         lives = self._tools.lives.lives()
         states = {state.task_id: state for state in await self._tools.runtime.states()}
@@ -80,7 +80,7 @@ class Supervisor:
         await self._remove_orphans(states.keys() | set(links), lives.keys())
         now = self._tools.clock()
         for life in lives.values():
-            self._add(adopt(life, states.get(life.id), now))
+            self._add(adopt(life, states.get(life.id), now, booted_at))
         if lives:
             log.info("tasks adopted", tasks=len(lives), running=sum(s.running for s in states.values()))
 

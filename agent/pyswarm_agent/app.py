@@ -1,0 +1,173 @@
+"""The agent daemon: `run(settings)`. It puts the parts together and looks after their lives; it decides nothing."""
+
+from __future__ import annotations
+
+import os
+
+# Before the first import of grpc anywhere: with fork support on, a fork beside live streams kills children.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from pyswarm_agent import app_host, metrics
+from pyswarm_agent.app_agent import Agent, Parts, run_together
+from pyswarm_agent.dns.server import DnsServer
+from pyswarm_agent.dns.upstream import ResolvConf
+from pyswarm_agent.health.prober import Prober
+from pyswarm_agent.images.settings import ImageSettings
+from pyswarm_agent.images.store import ImageStore
+from pyswarm_agent.journal import Journal
+from pyswarm_agent.journal_records import Records
+from pyswarm_agent.logs.reader import LogReader
+from pyswarm_agent.logs.rotation import LogRotator
+from pyswarm_agent.network.inputs import GATEWAY
+from pyswarm_agent.network.node import NodeNetwork
+from pyswarm_agent.publish import LogPublisher
+from pyswarm_agent.runtime.conmon import ConmonRuntime
+from pyswarm_agent.runtime.settings import RuntimeSettings
+from pyswarm_agent.session_dial import Dialer
+from pyswarm_agent.session_grpc import GrpcConnector
+from pyswarm_agent.settings import Settings
+from pyswarm_agent.tasks.request import Here
+from pyswarm_core import tls
+from pyswarm_core.errors import PyswarmError
+from pyswarm_core.log import configure, get_logger
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import spec_pb2 as spec
+
+log = get_logger("agent.app")
+
+DNS_AGAIN = 5.0  # seconds between two attempts to have the name server's port
+
+
+def run(settings: Settings) -> int:
+    """Until SIGTERM or SIGINT; containers, rules and traffic stay. What cannot work is one line in the log, and 1."""
+    configure(settings.log_level)
+    try:
+        asyncio.run(_until_signal(settings))
+    except PyswarmError as error:
+        log.error("the agent cannot run", reason=str(error))
+        return 1
+    return 0
+
+
+async def _until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """The agent, until `stop` is set. PyswarmError: it cannot work on this host, or not with these settings."""
+    identity = tls.Identity.load(settings.tls_dir)
+    node_id = identity.subject.common_name
+    hostname, address = app_host.hostname_of(settings), app_host.address_of(settings)
+    async with AsyncExitStack() as lives:
+        journal = Journal(settings.data_dir / "agent" / "journal")
+        journal.open()
+        lives.callback(journal.close)
+        runtime = ConmonRuntime(
+            RuntimeSettings(data_dir=settings.data_dir, run_dir=settings.run_dir, runtime=settings.runtime)
+        )
+        images = ImageStore(ImageSettings(data_dir=settings.data_dir, run_dir=settings.run_dir))
+        lives.push_async_callback(images.close)
+        network = NodeNetwork(settings.run_dir)
+        await network.start()
+        lives.push_async_callback(network.stop)
+        resolvers = ResolvConf()
+        dns = DnsServer(resolvers.servers)
+        lives.push_async_callback(dns.close)
+        connector = GrpcConnector(settings.tls_dir)
+        reader = LogReader(runtime)
+        publisher = LogPublisher(reader, connector.dispatcher, node_id)
+        lives.push_async_callback(publisher.close)
+
+        def hello() -> wire.Hello:
+            return wire.Hello(
+                node_id=node_id,
+                description=app_host.description(hostname, address, runtime.description),
+                address=address,
+                role=spec.NODE_ROLE_MANAGER if settings.role == "manager" else spec.NODE_ROLE_WORKER,
+                labels=settings.labels,
+            )
+
+        parts = Parts(
+            records=Records(journal),
+            runtime=runtime,
+            images=images,
+            links=network.links,
+            network=network,
+            probes=Prober(runtime, time.time),
+            logs=reader,
+            names=dns,
+            connector=connector,
+            publisher=publisher,
+            here=Here(node_id, hostname, GATEWAY, resolvers.search(), app_host.platform().architecture),
+            hello=hello,
+            booted_at=app_host.booted_at(Path("/proc/stat").read_text()),
+        )
+        figures = AgentFigures(network, dns)
+        agent = Agent(parts, Dialer(settings.manager_endpoints, random.SystemRandom()), observe=figures.metrics.applied)
+        figures.attach(agent)
+        log.info("agent started", node=node_id, address=address, managers=settings.manager_endpoints)
+        try:
+            async with _scrapes(settings.metrics_addr, figures.metrics):
+                await run_together(_wait(stop), agent.run(), LogRotator(runtime.rotated_logs).run(), _answer_names(dns))
+        finally:
+            log.info("agent stopped", node=node_id)
+
+
+class AgentFigures:
+    """What metrics ask, of an agent that is made after them."""
+
+    def __init__(self, network: NodeNetwork, dns: DnsServer) -> None:
+        self._agent: Agent | None = None
+        self.metrics = metrics.Metrics(
+            metrics.Figures(
+                lives=lambda: self._agent.tasks.lives() if self._agent else {},
+                is_connected=lambda: self._agent is not None and self._agent.session.lost_at is None,
+                unstored=lambda: self._agent.box.unstored if self._agent else 0,
+                ack_lag=lambda: self._agent.applier.lag() if self._agent else 0.0,
+                service_names=lambda: {i: s.name for i, s in self._agent.view.endpoints.items()} if self._agent else {},
+                traffic=network.counters,
+                dns_queries=lambda: dns.queries,
+            )
+        )
+
+    def attach(self, agent: Agent) -> None:
+        self._agent = agent
+        agent.tasks.listen(self.metrics.changed)
+
+
+@asynccontextmanager
+async def _scrapes(address: str, figures: metrics.Metrics) -> AsyncIterator[None]:
+    server = await metrics.serve(address, figures.text) if address else None
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.close()
+
+
+async def _answer_names(dns: DnsServer) -> None:
+    """A name server that cannot have its port must not keep containers from running: tried until it can."""
+    while True:
+        try:
+            await dns.start()
+        except PyswarmError as error:
+            log.error("no name server for tasks", reason=str(error))
+            await asyncio.sleep(DNS_AGAIN)
+        else:
+            await asyncio.Event().wait()
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()

@@ -1,0 +1,204 @@
+"""The agent: tasks, applier and session put together, and what each learns of the others.
+
+Everything that touches the host comes in by the constructor, so that a test can run a whole agent on a host of tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pyswarm_agent.applier import Applier, Kernel, Mark, Names
+from pyswarm_agent.interfaces import Images, Links, Runtime
+from pyswarm_agent.journal_records import Records
+from pyswarm_agent.network.inputs import NetworkInputs
+from pyswarm_agent.session import Connector, Session
+from pyswarm_agent.session_dial import Dialer
+from pyswarm_agent.session_status import StatusBox
+from pyswarm_agent.session_view import ManagerView
+from pyswarm_agent.tasks import events as ev
+from pyswarm_agent.tasks.life import Life
+from pyswarm_agent.tasks.machine import is_untold
+from pyswarm_agent.tasks.request import Here
+from pyswarm_agent.tasks.supervisor import Supervisor
+from pyswarm_agent.tasks.tools import Balancer, Probes, TaskLogs, Tools, start_slots
+from pyswarm_core.errors import PyswarmError
+from pyswarm_core.log import get_logger
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+
+log = get_logger("agent.app")
+
+SYNC_PERIOD = 10.0  # seconds: what need not be on the disk at once is there after this
+COLLECT_PERIOD = 600.0  # between two looks for images to delete
+
+
+class Network(Balancer, Kernel, Protocol):
+    """Of `network.inputs.Network`, what the agent calls once it runs."""
+
+
+class Publisher(Protocol):
+    """`publish.LogPublisher` is the real one."""
+
+    def start(self, request: wire.LogRequest, address: str) -> None: ...
+    def cancel(self, request_id: str) -> None: ...
+    def cancel_all(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the agent is made of, but for its own decisions."""
+
+    records: Records
+    runtime: Runtime
+    images: Images
+    links: Links
+    network: Network
+    probes: Probes
+    logs: TaskLogs
+    names: Names
+    connector: Connector
+    publisher: Publisher
+    here: Here
+    hello: Callable[[], wire.Hello]
+    booted_at: float = 0.0  # unix seconds
+
+
+class Agent:
+    """`run` until cancelled. A `session.Listener`."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        dialer: Dialer,
+        clock: Callable[[], float] = time.time,
+        observe: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`observe`: how long an endpoint update took to be in the kernel."""
+        self._parts = parts
+        self._observe = observe
+        self.view = ManagerView(parts.records, parts.here.node_id)
+        self.box = StatusBox(time.monotonic)
+        self.applier = Applier(
+            parts.network, parts.names, self._inputs, self._applied, self._redirected, time.monotonic
+        )
+        tools = Tools(
+            runtime=parts.runtime,
+            images=parts.images,
+            links=parts.links,
+            balancer=parts.network,
+            ready=self.applier,
+            probes=parts.probes,
+            logs=parts.logs,
+            lives=parts.records,
+            here=parts.here,
+            auth=self.view.auth,
+            starts=start_slots(),
+            clock=clock,
+        )
+        self.tasks = Supervisor(tools, self._report, self.applier.changed)
+        self.session = Session(parts.connector, dialer, self.box, parts.records, self)
+
+    async def run(self) -> None:
+        try:
+            await run_together(self.applier.run(), self._recover_and_talk(), self._sync(), self._collect())
+        finally:
+            await self.tasks.close()
+
+    async def _recover_and_talk(self) -> None:
+        # First the kernel, from the journal: containers that were adopted must be reachable though no manager is.
+        await self.tasks.recover(self._parts.booted_at)
+        self.applier.changed()
+        await self.session.run()
+
+    # ---- a session's listener ----
+
+    def hello(self) -> wire.Hello:
+        return self._parts.hello()
+
+    def welcomed(self, welcome: wire.Welcome) -> None:
+        self._parts.publisher.cancel_all()
+        self.view.welcome(welcome)
+        self.applier.changed()
+
+    def assigned(self, update: wire.AssignmentUpdate) -> None:
+        self.view.assigned(update)
+        known = self.tasks.lives().keys()
+        self.tasks.assign(update.tasks, update.removed_tasks, update.complete, self._parts.records.adopted())
+        if update.complete:
+            self._tell_what_differs(update)
+        self.view.forgotten(frozenset(update.removed_tasks) | (known - self.tasks.lives().keys()))
+        self.applier.changed()
+
+    def balanced(self, update: wire.EndpointUpdate, mark: Mark) -> None:
+        self.view.balanced(update)
+        self.applier.changed(mark)
+
+    def stored(self, updates: list[wire.StatusUpdate]) -> None:
+        for update in updates:
+            if update.HasField("adopted"):
+                self._parts.records.set_adopted(update.task_id, False)
+
+    def logs_wanted(self, request: wire.LogRequest, address: str) -> None:
+        self._parts.publisher.start(request, address)
+
+    def logs_cancelled(self, request_id: str) -> None:
+        self._parts.publisher.cancel(request_id)
+
+    # ---- what the parts say ----
+
+    def _inputs(self) -> NetworkInputs:
+        return self.view.inputs(self.tasks.network_tasks(), self.tasks.dead())
+
+    def _applied(self, mark: Mark) -> None:
+        self.session.confirm(mark)
+        self._observe(self.applier.last_seconds)
+
+    def _redirected(self, task_id: str, at: float) -> None:
+        self.tasks.feed(task_id, ev.Redirected(at))
+
+    def _report(self, life: Life) -> None:
+        update = wire.StatusUpdate(task_id=life.id, status=life.status)
+        if life.id in self._parts.records.adopted():
+            update.adopted.CopyFrom(life.task)
+        self.box.put(update)
+
+    def _tell_what_differs(self, update: wire.AssignmentUpdate) -> None:
+        """A complete set carries the statuses as they are stored: whatever was lost on the way is told again."""
+        for task in update.tasks:
+            life = self.tasks.life(task.id)
+            if life is not None and life.status != task.status and not is_untold(life):
+                self._report(life)
+
+    # ---- upkeep ----
+
+    async def _sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_PERIOD)
+            try:
+                await self._parts.records.sync()
+            except PyswarmError as error:
+                log.error("the journal is not on the disk", error=error)
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(COLLECT_PERIOD)
+            try:
+                await self._parts.images.collect(self.tasks.images_in_use())
+            except Exception:
+                log.exception("unused images were not looked for")
+
+
+async def run_together(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Returns when the first one returns, raises what it raises; the others are cancelled and awaited."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
