@@ -41,6 +41,7 @@ _KNOWN = (
     ("no such host", "the registry's name is unknown"),
     ("i/o timeout", "the registry does not answer"),
     ("no route to host", "the registry cannot be reached: no route to it"),
+    ("does not look like a tls handshake", "the registry speaks no TLS, and is not configured as insecure"),
     ("server gave HTTP response to HTTPS client", "the registry speaks no TLS, and is not configured as insecure"),
     ("certificate", "the registry's TLS certificate is not trusted by this manager"),
 )

@@ -61,6 +61,9 @@ class LogSource:
         """False: nobody wants more."""
         if self._ended.is_set():
             return False
+        if not self._batches.full():
+            self._batches.put_nowait(batch)
+            return True
         putter = asyncio.create_task(self._batches.put(batch))
         ended = asyncio.create_task(self._ended.wait())
         try:
