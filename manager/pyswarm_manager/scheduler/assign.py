@@ -96,12 +96,13 @@ class _Run:
         counts, replaced = _counts(siblings, tasks)
         placed = self.placed.setdefault(first.service_id, {})
         static = self.static.refusals(first.spec)
-        candidates: list[Host] = []
-        for host in self.hosts.values():
-            if host.id not in static:
-                replicas = counts.get(host.id, 0) + placed.get(host.id, 0)
-                if room.asks_nothing or room.refusal(host, replicas) is None:
-                    candidates.append(host)
+        candidates = [host for host in self.hosts.values() if host.id not in static]
+        if not room.asks_nothing:
+            candidates = [
+                host
+                for host in candidates
+                if room.refusal(host, counts.get(host.id, 0) + placed.get(host.id, 0)) is None
+            ]
         avoided = avoided_nodes(siblings, self.now)
         rounds = [candidates]
         if avoided:

@@ -124,9 +124,9 @@ class RoomFilters:
     def refusal(self, host: Host, replicas: int) -> Refusal | None:
         """`replicas`: how many slots of this service the host has already."""
         demand = self.demand
-        if demand.cpus and demand.cpus > host.cpus_free:
+        if demand.cpus > host.cpus_free and demand.cpus:
             return _CPUS
-        if demand.memory and demand.memory > host.memory_free:
+        if demand.memory > host.memory_free and demand.memory:
             return _MEMORY
         for key in demand.ports:
             if key in host.ports:

@@ -99,6 +99,8 @@ def tree(
     """`counts`: tasks of this service by host id, also on hosts that are no candidates: they count for their branch.
     `leaving_load`: tasks to be left out of a host's load. Ties go to the host that comes first in `candidates`."""
     if not labels:
+        if not counts and not leaving_load:
+            return Leaf([(0, host.load, index, host) for index, host in enumerate(candidates)])
         return Leaf(
             [
                 (counts.get(host.id, 0), host.load - leaving_load.get(host.id, 0), index, host)
