@@ -189,10 +189,10 @@ async def test_an_older_leader_is_not_obeyed(pair: tuple[FakeManager, Agent]) ->
     session = await manager.next_session()
     session.assign([], complete=True)
     await until(lambda: agent.ear.assignments)
+    manager.fence = (10, 99)  # for the next session: the same leader, but from before what it had said
     session.send(wire.ManagerMessage(assignments=wire.AssignmentUpdate(seq=2)), fence=(9, 500))
     await until(lambda: session.ended)
     assert len(agent.ear.assignments) == 1
-    manager.fence = (10, 99)  # the same leader, but from before what it had said
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await manager.next_session()
