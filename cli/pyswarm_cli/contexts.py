@@ -12,18 +12,19 @@ Directories are 0700 and files 0600. Imports little: every command that talks to
 
 from __future__ import annotations
 
+# pathlib, with what it imports, costs 4 ms:
+# ruff: noqa: PTH
 import json
 import os
-import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyswarm_core.errors import InvalidInput, NotFound
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _PEMS = ("ca", "cert", "key")
 
 
@@ -41,11 +42,9 @@ class Context:
 
 
 def config_dir() -> Path:
-    if explicit := os.environ.get("PYSWARM_CONFIG_DIR"):
-        return Path(explicit)
-    if xdg := os.environ.get("XDG_CONFIG_HOME"):
-        return Path(xdg) / "pyswarm"
-    return Path("~/.config/pyswarm").expanduser()
+    from pathlib import Path
+
+    return Path(_root())
 
 
 def save(name: str, context: Context) -> None:
@@ -58,31 +57,32 @@ def save(name: str, context: Context) -> None:
         "registry_ca": dict(context.registry_ca),
     }
     for part in _PEMS:
-        write_private(folder / f"{part}.pem", getattr(context, part))
-    write_private(folder / "context.json", json.dumps(document, indent=2) + "\n")
+        write_private(f"{folder}/{part}.pem", getattr(context, part))
+    write_private(f"{folder}/context.json", json.dumps(document, indent=2) + "\n")
 
 
 def load(name: str) -> Context:
     """Raises NotFound (it lists the names there are), InvalidInput when the files make no sense."""
     folder = _folder(name)
     try:
-        document = json.loads((folder / "context.json").read_text())
-        pems = {part: (folder / f"{part}.pem").read_text() for part in _PEMS}
+        document = json.loads(_read(f"{folder}/context.json"))
+        pems = {part: _read(f"{folder}/{part}.pem") for part in _PEMS}
     except FileNotFoundError as error:
-        if folder.is_dir():
+        if os.path.isdir(folder):
             raise InvalidInput(
                 f"context '{name}' is incomplete: {error.filename} is missing; import it again"
             ) from None
         known = ", ".join(names()) or "none yet"
         raise NotFound(f"there is no context '{name}'; known contexts: {known}") from None
     except ValueError as error:
-        raise InvalidInput(f"context '{name}' cannot be read: {folder / 'context.json'}: {error}") from None
+        raise InvalidInput(f"context '{name}' cannot be read: {folder}/context.json: {error}") from None
     return from_document({**document, **pems} if isinstance(document, dict) else document, f"context '{name}'")
 
 
 def names() -> list[str]:
+    folder = f"{_root()}/contexts"
     try:
-        return sorted(p.name for p in (config_dir() / "contexts").iterdir() if (p / "context.json").is_file())
+        return sorted(name for name in os.listdir(folder) if os.path.isfile(f"{folder}/{name}/context.json"))
     except FileNotFoundError:
         return []
 
@@ -90,7 +90,7 @@ def names() -> list[str]:
 def current() -> str | None:
     """The selected context's name; None when there is none."""
     try:
-        return (config_dir() / "current").read_text().strip() or None
+        return _read(f"{_root()}/current").strip() or None
     except FileNotFoundError:
         return None
 
@@ -98,18 +98,20 @@ def current() -> str | None:
 def select(name: str | None) -> str | None:
     """Selects a context (None: none) and returns the name of the one that was selected before."""
     previous = current()
-    marker = config_dir() / "current"
-    if name is None:
-        marker.unlink(missing_ok=True)
-        return previous
-    load(name)
-    private_dir(config_dir())
-    write_private(marker, name + "\n")
+    marker = f"{_root()}/current"
+    if name is not None:
+        load(name)
+        private_dir(_root())
+        write_private(marker, name + "\n")
+    elif previous is not None:
+        os.unlink(marker)
     return previous
 
 
 def remove(name: str) -> None:
     """Deletes it; if it was selected, none is from now on. One that is not there is no error."""
+    import shutil  # 5 ms that no other command needs
+
     folder = _folder(name)
     if current() == name:
         select(None)
@@ -167,27 +169,47 @@ def from_document(document: object, where: str) -> Context:
     )
 
 
-def private_dir(path: Path) -> None:
+def private_dir(path: str | Path) -> None:
     """Makes it and its missing parents, 0700."""
-    for folder in [*reversed(path.parents), path]:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
+    if os.path.isdir(path):
+        return
+    private_dir(os.path.dirname(path) or ".")
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: str | Path, text: str) -> None:
     """Replaces the file in one step; it is 0600 from its first moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        temporary.replace(path)
+        os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        os.unlink(temporary)
         raise
 
 
-def _folder(name: str) -> Path:
-    if not _NAME.fullmatch(name):
+def _root() -> str:
+    if explicit := os.environ.get("PYSWARM_CONFIG_DIR"):
+        return explicit
+    if xdg := os.environ.get("XDG_CONFIG_HOME"):
+        return f"{xdg}/pyswarm"
+    return os.path.expanduser("~/.config/pyswarm")
+
+
+def _folder(name: str) -> str:
+    plain = name.isascii() and name[:1].isalnum() and len(name) <= 63
+    if not plain or not all(character.isalnum() or character in "_.-" for character in name):
         raise InvalidInput(f"'{name}' cannot be a context's name: letters, digits, '.', '_' and '-' are allowed")
-    return config_dir() / "contexts" / name
+    return f"{_root()}/contexts/{name}"
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()

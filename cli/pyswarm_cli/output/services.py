@@ -8,7 +8,6 @@ from typing import Any
 from pyswarm_cli.output.messages import enum_name, to_dict
 from pyswarm_cli.output.tables import short_id
 from pyswarm_cli.output.times import rfc3339
-from pyswarm_cli.parse import ports
 from pyswarm_cli.parse.references import familiar
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -17,6 +16,12 @@ HEADERS = ("ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS")
 _MODES = spec.ServiceMode.DESCRIPTOR
 # What is of no use in JSON: `version` is only for writers, and the id of the rollout is in the rollout.
 _ROLLOUT_OMIT = frozenset({"version", "service_id", "service_name", "batch_finished_at"})
+
+
+def port_text(port: spec.Port) -> str:
+    """*:8080->80/tcp"""
+    protocol = "udp" if port.protocol == spec.PROTOCOL_UDP else "tcp"
+    return f"*:{port.published}->{port.target}/{protocol}"
 
 
 def replicas(view: control.ServiceView) -> str:
@@ -35,7 +40,7 @@ def row(view: control.ServiceView, no_trunc: bool) -> list[str]:
         f"{mode} (removing)" if service.removing else mode,
         replicas(view),
         image,
-        ", ".join(ports.show(port) for port in service.spec.ports),
+        ", ".join(port_text(port) for port in service.spec.ports),
     ]
 
 

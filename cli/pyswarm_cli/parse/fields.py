@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
 from collections.abc import Collection, Mapping
 
 from pyswarm_core.errors import InvalidInput
@@ -20,6 +18,9 @@ def fields(
 ) -> dict[str, str]:
     """Key → value. A key alone is allowed only for `bare` ones and means true; a key twice only for `repeated` ones,
     whose values are joined by newlines."""
+    import csv
+    import difflib
+
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as error:

@@ -59,12 +59,6 @@ def target(text: str) -> tuple[int, int | None]:
     return port_number(number, text), chosen
 
 
-def show(port: spec.Port) -> str:
-    """*:8080->80/tcp, as in `service ls`."""
-    protocol = "udp" if port.protocol == spec.PROTOCOL_UDP else "tcp"
-    return f"*:{port.published}->{port.target}/{protocol}"
-
-
 def port_number(text: str, whole_text: str) -> int:
     return whole(text, f"a port of '{whole_text}'" if whole_text != text else "a port", 1, 65535)
 
