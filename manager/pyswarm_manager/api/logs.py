@@ -1,7 +1,7 @@
 """`service logs`: lines of all tasks, from all hosts, merged by time as they come.
 
-Each host's lines come in order of time; a merge of the heads keeps that. A host that has nothing to say cannot hold the
-others up for long: in a followed log it is waited for a moment, and what it says later comes later.
+Each task has a stream of its own, in order of time; a merge of their heads keeps that. A task that has nothing to say
+cannot hold the others up for long: in a followed log it is waited for a moment, and what it says later comes later.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pyswarm_manager.api import refs
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.logs import LogBroker, LogSource, Wanted
 from pyswarm_manager.loops import LiveWorld
-from pyswarm_manager.tasks import display_name
+from pyswarm_manager.tasks import display_name, is_terminal
 from pyswarm_manager.world import Change
 
 MOST_LINES = 500  # of one response
-# Seconds. How long lines that are here wait for a host that might still send older ones:
-ANSWER_WITHIN = 5.0  # that has not answered yet
-HOLD = 10.0  # that has, when only what there is was asked for
-HOLD_FOLLOWED = 0.2  # that has, in a followed log
+# Seconds. How long lines that are here wait for a task that might still send older ones:
+ANSWER_WITHIN = 5.0  # whose host has not answered yet
+HOLD = 10.0  # whose host has, when only what there is was asked for
+HOLD_FOLLOWED = 0.2  # whose host has, in a followed log
 
 
 class LogReader:
@@ -65,11 +65,12 @@ class LogReader:
 
 
 class _Feed:
-    """One host's lines, as far as they are here."""
+    """One task's lines, as far as they are here."""
 
-    def __init__(self, source: LogSource, since: float) -> None:
+    def __init__(self, task: pb.Task, source: LogSource, now: float) -> None:
+        self.task = task
         self.source = source
-        self.asked_at = since
+        self.asked_at = now
         self.lines: deque[wire.LogLine] = deque()
         self.arrived_at = 0.0
         self.is_done = False
@@ -98,8 +99,8 @@ class _Run:
             self._ask([self._world.tasks.get(self._target.id, self._target)], self._wanted)
         else:
             self._ask(self._world.tasks_of_service(self._target.id), self._wanted)
-            if self._wanted.follow:
-                self._cancel = self._world.subscribe(self._changed)
+        if self._wanted.follow:
+            self._cancel = self._world.subscribe(self._changed)
         while True:
             self._news.clear()
             lines = self._merge()
@@ -121,32 +122,41 @@ class _Run:
         await asyncio.gather(*pumps, return_exceptions=True)
 
     def _may_come_more(self) -> bool:
-        return self._wanted.follow and isinstance(self._target, pb.Service) and self._target.id in self._world.services
+        if not self._wanted.follow:
+            return False
+        if isinstance(self._target, pb.Service):
+            return self._target.id in self._world.services
+        task = self._world.tasks.get(self._target.id)
+        return task is not None and task.id not in self._asked and not is_terminal(task)
 
     def _ask(self, tasks: Iterable[pb.Task], wanted: Wanted) -> None:
         by_node: dict[str, list[pb.Task]] = {}
         for task in tasks:
-            if task.node_id and task.status.state >= pb.TASK_STATE_ASSIGNED and task.id not in self._asked:
+            if _may_have_printed(task) and task.id not in self._asked:
                 self._asked.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task)
         for node_id, group in sorted(by_node.items()):
-            source = self._broker.request(node_id, [task.id for task in group], wanted)
-            if source is None:
-                names = ", ".join(sorted({display_name(task) for task in group}))
+            missing = [task for task in group if not self._ask_one(task, wanted)]
+            if missing:
                 self._warnings.append(
-                    f"{self._hostname(node_id)} is {self._state(node_id)}: logs of {names} are missing"
+                    f"{self._hostname(node_id)} is {self._state(node_id)}: logs of {_names(missing)} are missing"
                 )
-                continue
-            feed = _Feed(source, self._clock.now())
-            feed.pump = asyncio.create_task(self._pump(feed))
-            self._feeds.append(feed)
+
+    def _ask_one(self, task: pb.Task, wanted: Wanted) -> bool:
+        source = self._broker.request(task.node_id, [task.id], wanted)
+        if source is None:
+            return False
+        feed = _Feed(task, source, self._clock.now())
+        feed.pump = asyncio.create_task(self._pump(feed))
+        self._feeds.append(feed)
+        return True
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
-        """A followed service gets new tasks; or it goes."""
+        """What is followed starts, ends, or goes."""
         target = self._target.id
         new = [cast("pb.Task", c.new) for c in changes if c.kind == "task" and c.new is not None]
-        self._ask([t for t in new if t.service_id == target], Wanted(tail=-1, since=0.0, follow=True))
-        if self._warnings or any(c.kind == "service" and c.id == target for c in changes):
+        self._ask([t for t in new if target in (t.service_id, t.id)], Wanted(tail=-1, since=0.0, follow=True))
+        if self._warnings or any(c.id == target for c in changes):
             self._news.set()
 
     async def _pump(self, feed: _Feed) -> None:
@@ -184,20 +194,22 @@ class _Run:
         return lines
 
     def _bury(self) -> None:
-        """Takes out feeds that are done."""
+        """Takes out feeds that are done; says once per host what is not whole."""
+        broken: dict[tuple[str, str], list[pb.Task]] = {}
         for feed in [f for f in self._feeds if f.is_done and not f.lines]:
             self._feeds.remove(feed)
             self._broker.release(feed.source)
             if feed.source.error:
-                host = self._hostname(feed.source.node_id)
-                self._warnings.append(f"logs of {host} may be incomplete: {feed.source.error}")
+                broken.setdefault((feed.source.node_id, feed.source.error), []).append(feed.task)
+        for (node_id, error), tasks in broken.items():
+            self._warnings.append(f"logs of {_names(tasks)} on {self._hostname(node_id)} may be incomplete: {error}")
         late = self._clock.now() - ANSWER_WITHIN
         for feed in self._feeds:
             if not feed.source.is_open and feed.asked_at <= late:
-                feed.source.end("it does not answer")
+                feed.source.end("the host does not answer")
 
     def _waits_until(self) -> float:
-        """Until then, lines that are here wait for hosts that have sent none."""
+        """Until then, lines that are here wait for tasks that have sent none."""
         hold = HOLD_FOLLOWED if self._wanted.follow else HOLD
         arrived = [feed.arrived_at for feed in self._feeds if feed.lines]
         if not arrived:
@@ -240,6 +252,15 @@ class _Run:
         if node is None:
             return "no longer part of the cluster"
         return "down" if node.state == pb.NODE_STATE_DOWN else "not connected"
+
+
+def _may_have_printed(task: pb.Task) -> bool:
+    """Its container was made. Asking earlier would be answered at once, by nothing."""
+    return task.status.state >= pb.TASK_STATE_STARTING and task.status.state != pb.TASK_STATE_REJECTED
+
+
+def _names(tasks: Iterable[pb.Task]) -> str:
+    return ", ".join(sorted({display_name(task) for task in tasks}))
 
 
 def no_leader() -> StoreUnavailable:

@@ -95,6 +95,14 @@ async def test_lines_of_all_tasks_are_merged_by_time(agents, stub) -> None:
     assert reader.warnings == []
 
 
+async def test_tasks_of_one_host_are_merged_too(cluster, agents, stub) -> None:
+    """An agent answers each request by itself: nothing orders the lines of its tasks but us."""
+    await cluster.put(task("t3", 3, "n1"))
+    await eventually(lambda: len(agents[0].running_tasks()) == 2)
+    agents[0].behaviour.log = lambda task_id: [line(task_id, at) for at in range(int(task_id[1]), 300, 4)]
+    assert await Reader(stub).whole() == [f"t{at % 4}@{at}" for at in range(300) if at % 4 in (1, 3)]
+
+
 async def test_tail_since_and_one_task(agents, stub) -> None:
     agents[0].behaviour.log = lambda task_id: [line("t1", at) for at in range(10)]
     agents[1].behaviour.log = lambda task_id: [line("t2", at) for at in range(10)]
@@ -124,7 +132,7 @@ async def test_a_host_that_does_not_answer_is_named_and_the_rest_still_comes(
     agents[1]._publish = silence
     reader = Reader(stub)
     assert await reader.whole() == ["t1@1"]
-    assert reader.warnings == ["logs of host-2 may be incomplete: it does not answer"]
+    assert reader.warnings == ["logs of web.2 on host-2 may be incomplete: the host does not answer"]
 
 
 async def test_followed_lines_come_as_they_are_printed_from_new_tasks_too(cluster, agents, stub) -> None:
@@ -142,6 +150,18 @@ async def test_followed_lines_come_as_they_are_printed_from_new_tasks_too(cluste
     await eventually(lambda: reader.lines[-1] == "new here")
     reader._call.cancel()
     await eventually(lambda: not agents[0]._followers and not agents[1]._followers, "agents are told to stop")
+
+
+async def test_a_task_can_be_followed_before_it_starts_and_until_it_ends(cluster, agents, stub) -> None:
+    agents[0].behaviour.prepare = 0.1
+    await cluster.put(task("t5", 5, "n1"))
+    reader = Reader(stub, ref="web.5", follow=True)
+    await eventually(lambda: any("t5" in tasks for tasks, _ in agents[0]._followers.values()))
+    agents[0].print("t5", b"up")
+    await eventually(lambda: reader.lines == ["up"])
+    for _, queue in agents[0]._followers.values():
+        queue.put_nowait(None)  # as an agent does when the container has ended
+    await reader.whole()
 
 
 async def test_following_ends_when_the_service_is_gone(cluster, agents, stub) -> None:
