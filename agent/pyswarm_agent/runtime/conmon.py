@@ -172,11 +172,16 @@ class ConmonRuntime:
     def log_files(self, task_id: str) -> Sequence[Path]:
         return log_names.listed(self._folders.of(task_id).logs)
 
-    def is_running(self, task_id: str) -> bool:
-        """Whether its output may still grow."""
+    def log_folder(self, task_id: str) -> Path:
+        return self._folders.of(task_id).logs
+
+    def may_print(self, task_id: str) -> bool:
+        """Whether its log may still grow: conmon may be reading what a container printed before its end."""
         paths = self._folders.of(task_id)
         identity = Identity.load(paths.identity)
-        return identity is not None and not paths.exit.exists() and identity.container.is_alive()
+        if identity is None or paths.exit.exists():
+            return False
+        return identity.container.is_alive() or (identity.conmon is not None and identity.conmon.is_alive())
 
     def rotated_logs(self) -> Sequence[Rotated]:
         """The logs that grow, with their limits."""
@@ -206,9 +211,11 @@ class ConmonRuntime:
 
     async def execute(self, task_id: str, argv: Sequence[str], timeout: float) -> tuple[int, str]:
         """ContainerFailure when the container does not run."""
-        if not self.is_running(task_id):
+        paths = self._folders.of(task_id)
+        identity = Identity.load(paths.identity)
+        if identity is None or not paths.started.exists() or not identity.container.is_alive():
             raise ContainerFailure("the container does not run", final=False)
-        return await execute(self._oci, self._folders.of(task_id), argv, timeout)
+        return await execute(self._oci, paths, argv, timeout)
 
     # ---- ending ----
 

@@ -31,7 +31,7 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
     (r"resource temporarily unavailable", "this host has no processes left for another container", False),
 )
 
-_PREFIX = re.compile(r"^((\d{4}-\d\d-\d\dT\S+|time=\S+|level=\S+|\[conmon:\w\]:|\[?error\]?:?|<error>)\s*)+")
+_PREFIX = re.compile(r"^((\d{4}-\d\d-\d\dT\S+|time=\S+|level=\S+|\[conmon:\w\]:|<error>:?)\s*)+")
 
 
 def translate(message: str, doing: str) -> ContainerFailure:

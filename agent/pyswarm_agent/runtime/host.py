@@ -17,7 +17,8 @@ from pyswarm_agent.runtime.seccomp import SeccompProfile
 from pyswarm_agent.runtime.settings import RuntimeSettings
 from pyswarm_core.errors import PreconditionFailed
 
-_PROFILES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+PACKAGED_PROFILE = "/usr/share/containers/seccomp.json"
+_PROFILES = ("/etc/containers/seccomp.json", PACKAGED_PROFILE)
 _INITS = ("/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit")
 RUNTIMES = ("crun", "runc")
 
@@ -91,7 +92,10 @@ def _read_profile(settings: RuntimeSettings) -> SeccompProfile:
         except OSError as error:
             raise PreconditionFailed(f"the seccomp profile {place} cannot be read: {error.strerror}") from error
         try:
-            return SeccompProfile(json.loads(text), platform.machine(), kernel_version())
+            # A profile that somebody on this host wrote is taken as it is.
+            return SeccompProfile(
+                json.loads(text), platform.machine(), kernel_version(), as_docker=place == PACKAGED_PROFILE
+            )
         except ValueError as error:
             raise PreconditionFailed(f"the seccomp profile {place} cannot be used: {error}") from error
     raise PreconditionFailed(
