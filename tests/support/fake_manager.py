@@ -113,7 +113,8 @@ class FakeSession:
 class FakeManager(rpc.DispatcherServicer):
     """`fence` is what every message carries; `leader` other than None makes it answer NotLeader with that address."""
 
-    def __init__(self, authority: tls.Authority, folder: Path) -> None:
+    def __init__(self, authority: tls.Authority, folder: Path, listen: str = "127.0.0.1") -> None:
+        self._listen = listen
         self.authority = authority
         self.fence = (10, 100)
         self.leader: str | None = None
@@ -131,7 +132,7 @@ class FakeManager(rpc.DispatcherServicer):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._listen}:{self.port}"
 
     def agent_tls(self, node_id: str) -> Path:
         """A folder with the certificate of an agent."""
@@ -143,7 +144,7 @@ class FakeManager(rpc.DispatcherServicer):
         """On the port that it had before, if it had one."""
         self._server = grpc.aio.server()
         rpc.add_DispatcherServicer_to_server(self, self._server)
-        self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", tls.server_credentials(self._identity))
+        self.port = self._server.add_secure_port(f"{self._listen}:{self.port}", tls.server_credentials(self._identity))
         await self._server.start()
 
     async def stop(self, grace: float = 0.0) -> None:
