@@ -36,6 +36,7 @@ from pyswarm_manager.dispatcher.logs import LogBroker
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.health import Health
 from pyswarm_manager.leader import Election, Leadership
+from pyswarm_manager.presence import Presence, managers
 from pyswarm_manager.settings import Settings
 from pyswarm_manager.term import LeaderTerm
 from pyswarm_manager.together import run_together
@@ -108,8 +109,9 @@ class Manager:
         self.metrics = metrics.Metrics(self.world, figures)
         self._store: Store = metrics.MeteredStore(store, self.metrics.observe_call)
         self.cache = WatchCache(self._store, self.world)
-        leader = pb.Leader(manager_id=settings.manager_id, address=settings.advertise)
-        self._election = Election(self._store, leader, ttl=settings.lease_ttl)
+        own = pb.Leader(manager_id=settings.manager_id, address=settings.advertise)
+        self._election = Election(self._store, own, ttl=settings.lease_ttl)
+        self._presence = Presence(self._store, own, self._clock)
         self._dispatcher = DispatcherServicer(self._leader_address)
         self._health = Health()
 
@@ -123,14 +125,17 @@ class Manager:
             await self._health.set_leading(False)
             await server.start()
             log.info("manager started", manager=self._settings.manager_id, address=self._settings.advertise)
-            await run_together(_wait(stop), self.cache.run(), self._announce_ready(), self._lead_forever())
+            await run_together(
+                _wait(stop), self.cache.run(), self._announce_ready(), self._lead_forever(), self._presence.run()
+            )
         finally:
             # First the lease, so that another manager leads at once; then the calls.
             try:
                 async with asyncio.timeout(RESIGN_WITHIN):
                     await self._election.resign()
+                    await self._presence.withdraw()
             except TimeoutError:
-                log.warning("etcd does not answer, so the lease runs out by itself", seconds=self._settings.lease_ttl)
+                log.warning("etcd does not answer, so the leases run out by themselves")
             if scrapes is not None:
                 scrapes.close()
             await server.stop(STOP_GRACE)
@@ -191,7 +196,12 @@ class Manager:
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
         admissions = Admissions(self._store, self.world, self.cache.wait_for, self._rng)
         services = Services(self.world, admissions, SkopeoResolver(), self._clock, self._rng)
-        cluster = Cluster(settings.manager_id, lambda: self.cache.leader, lambda: self.cache.connected)
+        cluster = Cluster(
+            settings.manager_id,
+            leader=lambda: self.cache.leader,
+            is_connected=lambda: self.cache.connected,
+            managers=lambda: managers(self._store),
+        )
         logs = LogReader(self.world, self._broker, self._forward_logs, self._clock)
         servicer = ControlServicer(self.world, cluster, admissions, services, logs, self._clock, self._rng)
         control_grpc.add_ControlServicer_to_server(servicer, server)

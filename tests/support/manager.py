@@ -37,6 +37,7 @@ from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.dispatcher.term import Term, Timing
 from pyswarm_manager.endpoints import derive
 from pyswarm_manager.plan import Delete, Plan, Put, Write
+from pyswarm_manager.presence import managers
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 from pyswarm_manager.writer import Writer
@@ -124,7 +125,9 @@ class Cluster:
         """The API of a manager on this store. Another `Cluster` on the same store is another manager."""
         rng = random.SystemRandom()
         admissions = Admissions(self.store, self.world, self.cache.wait_for, rng)
-        known = control_servicer.Cluster("manager-1", lambda: self.cache.leader, lambda: self.cache.connected)
+        known = control_servicer.Cluster(
+            "manager-1", lambda: self.cache.leader, lambda: self.cache.connected, lambda: managers(self.store)
+        )
         services = Services(self.world, admissions, self.resolver, self.clock, rng)
         logs = LogReader(self.world, lambda: self.term.logs if self.term else None, self._forward, self.clock)
         return ControlServicer(self.world, known, admissions, services, logs, self.clock, rng)

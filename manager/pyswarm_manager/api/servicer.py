@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ class Cluster:
     manager_id: str
     leader: Callable[[], pb.Leader | None]
     is_connected: Callable[[], bool]  # to the store
+    managers: Callable[[], Awaitable[dict[str, str]]]  # that live: id → HOST:PORT of its API
 
 
 class ControlServicer(control_grpc.ControlServicer):
@@ -130,13 +131,12 @@ class ControlServicer(control_grpc.ControlServicer):
 
     async def ListNodes(self, request: control.ListRequest, context: Context) -> control.ListNodesResponse:
         await self._enter(context)
-        leader = self._cluster.leader()
         nodes = sorted(self._world.nodes.values(), key=lambda node: (node.description.hostname, node.id))
-        return control.ListNodesResponse(nodes=[views.node_view(node, leader) for node in nodes])
+        return control.ListNodesResponse(nodes=await self._views(nodes))
 
     async def GetNode(self, request: control.Ref, context: Context) -> pb.Node:
         await self._enter(context)
-        return views.node_view(self._node(request.ref), self._cluster.leader())
+        return (await self._views([self._node(request.ref)]))[0]
 
     async def UpdateNode(self, request: control.UpdateNodeRequest, context: Context) -> pb.Node:
         await self._enter(context)
@@ -148,7 +148,7 @@ class ControlServicer(control_grpc.ControlServicer):
             return [Put(updated)] if updated != node else [], None
 
         await self._admissions.admit(decide)
-        return views.node_view(self._node(node_id), self._cluster.leader())
+        return (await self._views([self._node(node_id)]))[0]
 
     async def RemoveNode(self, request: control.RemoveNodeRequest, context: Context) -> control.Empty:
         await self._enter(context)
@@ -225,6 +225,16 @@ class ControlServicer(control_grpc.ControlServicer):
                 pass  # a write finds out by itself; a read had better be old than nothing
         if not self._world.revision:
             raise StoreUnavailable("This manager has not reached etcd yet: try again, or another manager.")
+
+    async def _views(self, nodes: Sequence[pb.Node]) -> list[pb.Node]:
+        managers: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(FRESH_WITHIN):
+                managers = await self._cluster.managers()
+        except (TimeoutError, PyswarmError):
+            pass  # without the store, nobody can tell
+        leader = self._cluster.leader()
+        return [views.node_view(node, leader, managers) for node in nodes]
 
     def _node(self, ref: str) -> pb.Node:
         if ref != "self":

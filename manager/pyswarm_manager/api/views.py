@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -69,13 +69,15 @@ def node_addresses(world: World, tasks: Iterable[pb.Task]) -> list[wire.NodeAddr
     ]
 
 
-def node_view(node: pb.Node, leader: pb.Leader | None) -> pb.Node:
-    """With what is known of the manager on it."""
+def node_view(node: pb.Node, leader: pb.Leader | None, managers: Mapping[str, str]) -> pb.Node:
+    """With what is known of the manager on it. `managers`: id → API address of those that live."""
     if node.spec.role != spec.NODE_ROLE_MANAGER:
         return node
+    known = dict(managers)
+    if leader is not None:
+        known[leader.manager_id] = leader.address
     view = changed(node)
-    leads = leader is not None and leader.manager_id == node.id
-    view.manager.leader = leads
-    view.manager.reachable = leads or node.state == pb.NODE_STATE_READY
-    view.manager.address = leader.address if leads and leader is not None else f"{node.address}:{API_PORT}"
+    view.manager.leader = leader is not None and leader.manager_id == node.id
+    view.manager.reachable = node.id in known
+    view.manager.address = known.get(node.id, f"{node.address}:{API_PORT}")
     return view

@@ -14,6 +14,7 @@ from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import changed
+from pyswarm_manager.presence import Presence
 
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 NETWORK = pb.Network(
@@ -259,11 +260,20 @@ def node(node_id: str, **fields: object) -> pb.Node:
 async def test_nodes(cluster: Cluster, stub) -> None:
     manager = spec.NodeSpec(role=spec.NODE_ROLE_MANAGER)
     await cluster.put(node("manager-1", spec=manager), node("w1"), node("w2", state=pb.NODE_STATE_DOWN))
+    await cluster.put(node("manager-2", spec=manager), node("manager-3", spec=manager))
     await cluster.lead()
+    presence = Presence(cluster.store, pb.Leader(manager_id="manager-2", address="10.9.0.2:99"), cluster.clock)
+    living = asyncio.create_task(presence.run())
+    await eventually(lambda: cluster.store.list_now("/pyswarm/v1/manager/").entries)
     nodes = {n.id: n for n in (await stub.ListNodes(control.ListRequest())).nodes}
     assert nodes["manager-1"].manager.leader
     assert nodes["manager-1"].manager.address == cluster.address
     assert not nodes["w1"].HasField("manager")
+    assert (nodes["manager-2"].manager.reachable, nodes["manager-2"].manager.address) == (True, "10.9.0.2:99")
+    assert not nodes["manager-3"].manager.reachable
+    living.cancel()
+    await presence.withdraw()
+    assert not (await stub.GetNode(control.Ref(ref="manager-2"))).manager.reachable
     assert (await stub.GetNode(control.Ref(ref="self"))).id == "manager-1"
     drained = spec.NodeSpec(availability=spec.NODE_AVAILABILITY_DRAIN)
     updated = await stub.UpdateNode(control.UpdateNodeRequest(ref="h-w1", spec=drained))
@@ -273,7 +283,7 @@ async def test_nodes(cluster: Cluster, stub) -> None:
     assert (await refused(stub.RemoveNode(control.RemoveNodeRequest(ref="w1"))))[0] == "FAILED_PRECONDITION"
     await stub.RemoveNode(control.RemoveNodeRequest(ref="w2"))
     await stub.RemoveNode(control.RemoveNodeRequest(ref="w1", force=True))
-    assert list(cluster.world.nodes) == ["manager-1"]
+    assert sorted(cluster.world.nodes) == ["manager-1", "manager-2", "manager-3"]
 
 
 async def test_self_where_no_agent_runs(cluster: Cluster, stub) -> None:
