@@ -28,6 +28,7 @@ class Demo:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self.load: subprocess.Popen[bytes] | None = None
+        self.environment = {**os.environ, "PYSWARM_CONTEXT": LAB, "PYSWARM_BUILD_ROOT": str(scratch / "build")}
         self.addresses: list[str] = []
 
     def say(self, text: str) -> None:
@@ -35,7 +36,7 @@ class Demo:
 
     def run(self, *arguments: str, cwd: Path | None = None) -> None:
         print(f"  $ pyswarm {' '.join(arguments)}", flush=True)
-        subprocess.run([PYSWARM, *arguments], cwd=cwd, check=True, env={**os.environ, "PYSWARM_CONTEXT": LAB})
+        subprocess.run([PYSWARM, *arguments], cwd=cwd, check=True, env=self.environment)
 
     def ask(self, *arguments: str) -> str:
         return subprocess.run(
@@ -43,7 +44,7 @@ class Demo:
             check=True,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYSWARM_CONTEXT": LAB},
+            env=self.environment,
         ).stdout
 
     def images(self) -> None:

@@ -37,6 +37,7 @@ class LabUnderTest:
     def __init__(self, name: str, config: Path) -> None:
         self.name = name
         self.environment = {**os.environ, "PYSWARM_CONFIG_DIR": str(config), "PYSWARM_CONTEXT": name}
+        self.environment["PYSWARM_BUILD_ROOT"] = str(config / "build")
         self.addresses: list[str] = []
 
     def run(self, *arguments: str, timeout: float = 180, stdin: str | None = None, cwd: Path | None = None):  # type: ignore[no-untyped-def]

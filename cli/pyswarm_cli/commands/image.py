@@ -69,6 +69,7 @@ def build(
     with open_workshop(_context(context_name)) as workshop, tempfile.NamedTemporaryFile(prefix="pyswarm-id-") as found:
         command = workshop.command(
             "build",
+            *("--format", "docker"),  # the OCI format has no place for HEALTHCHECK
             *("--isolation", "chroot", "--layers", "--iidfile", found.name, *workshop.registry_options()),
             *options,
             *("-f", str(dockerfile), folder),

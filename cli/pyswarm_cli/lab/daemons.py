@@ -40,6 +40,7 @@ def _etcd(lab: Lab, host: Host) -> list[str]:
     mine, tls = f"https://{host.address}", "/etc/pyswarm/etcd-tls"
     return [
         *("etcd", "--name", host.name, "--data-dir", "/var/lib/pyswarm/etcd", "--logger", "zap"),
+        "--enable-grpc-gateway=false",
         *("--listen-client-urls", f"{mine}:{ETCD_PORT}", "--advertise-client-urls", f"{mine}:{ETCD_PORT}"),
         *(
             "--listen-peer-urls",

@@ -105,16 +105,22 @@ def context_name(lab: Lab) -> str:
 
 def wait_ready(lab: Lab, names: set[str]) -> None:
     """Until the managers say that all of these hosts are ready."""
-    from pyswarm_cli.client import connect
+    from pyswarm_cli.client import Cluster
     from pyswarm_core.v1 import control_pb2, objects_pb2
 
+    name = context_name(lab)
+    cluster = Cluster(lambda: (name, contexts.load(name)))
+
     def ready() -> bool:
-        with connect(context_name(lab)) as client, suppress(PyswarmError):
-            nodes = client.call("ListNodes", control_pb2.ListRequest()).nodes
+        with suppress(PyswarmError):
+            nodes = cluster.read(lambda stub: stub.ListNodes, control_pb2.ListRequest()).nodes
             return names <= {n.description.hostname for n in nodes if n.state == objects_pb2.NODE_STATE_READY}
         return False
 
-    hosts.wait_until(ready, READY_SECONDS, f"the nodes of {', '.join(sorted(names))} were not ready")
+    try:
+        hosts.wait_until(ready, READY_SECONDS, f"the nodes of {', '.join(sorted(names))} were not ready")
+    finally:
+        cluster.close()
 
 
 def keep_logs(lab: Lab, say: Say) -> None:
