@@ -7,8 +7,8 @@ On disk, under `$PYSWARM_CONFIG_DIR`, or `$XDG_CONFIG_HOME/pyswarm`, or `~/.conf
                                     "registry_ca": {"registry.lab:5000": "PEM"}}
     contexts/NAME/{ca,cert,key}.pem
 
-Directories are 0700 and files 0600. Imports little, for every command that talks to a cluster pays for it: pathlib, with
-what it imports, costs 4 ms.
+Directories are 0700 and files 0600. Imports little, for every command that talks to a cluster pays for it: pathlib,
+with what it imports, costs 4 ms.
 """
 # ruff: noqa: PTH102, PTH105, PTH108, PTH111, PTH112, PTH113, PTH118, PTH120, PTH123, PTH208
 

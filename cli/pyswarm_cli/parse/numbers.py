@@ -49,7 +49,8 @@ def size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise InvalidInput(f"'{text}' is not a size; write 64M or 1g")
-    value = int(float(match[1]) * (1 << _SHIFT.get((match[2] or "").lower(), 0)))
+    unit = 1 << _SHIFT.get((match[2] or "").lower(), 0)
+    value = int(match[1]) * unit if match[1].isdigit() else int(float(match[1]) * unit)
     if value >= 1 << 60:
         raise InvalidInput(f"the size '{text}' is more than any host has")
     return value

@@ -35,8 +35,8 @@ def ports(text: str) -> list[spec.Port]:
 
 def pair(published: str, target: str, protocol: str | None, mode: str | None, whole_text: str) -> list[spec.Port]:
     """From a Compose file's or a flag's parts; "" and None = not given."""
-    protocol_number = _choice("protocol", protocol or "tcp", PROTOCOLS, whole_text)
-    mode_number = _choice("mode", mode or "ingress", MODES, whole_text)
+    protocol_number = _choice("protocol", "tcp" if protocol is None else protocol, PROTOCOLS, whole_text)
+    mode_number = _choice("mode", "ingress" if mode is None else mode, MODES, whole_text)
     targets = _range(target, whole_text)
     publisheds = _range(published, whole_text) if published not in ("", "0") else [0] * len(targets)
     if len(publisheds) != len(targets):
