@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 TIMEOUT = 5.0  # seconds, for one call with all its attempts
 ATTEMPT_TIMEOUT = 2.0  # seconds; a read that hangs longer is tried at the next endpoint
+MIN_WRITE_TIME = 1.0  # seconds before the end of the time; later no write is tried any more
 CONNECT_TIMEOUT = 1.0  # seconds
 
 # With this, a member that has no leader answers so instead of waiting for one, and ends its watches.
@@ -66,9 +67,17 @@ class Client:
         self._closed = False
 
     async def unary(
-        self, path: str, request: Message, response: type[Response], effect: Effect, *, endpoint: int | None = None
+        self,
+        path: str,
+        request: Message,
+        response: type[Response],
+        effect: Effect,
+        *,
+        endpoint: int | None = None,
+        require_leader: bool = True,
     ) -> Response:
-        """One call, tried again as `effect` allows until the timeout. `endpoint`: ask this one only.
+        """One call, tried again as `effect` allows until the timeout. `endpoint`: ask this one only, by its number.
+        Without `require_leader`, a member that has lost the others answers too.
 
         Raises StoreUnavailable, OutcomeUnknown (only if `effect` is not READ), `faults.HistoryGone`, or what etcd
         answered.
@@ -78,7 +87,7 @@ class Client:
             method = channel.unary_unary(
                 path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
             )
-            return await method(request, timeout=timeout, metadata=REQUIRE_LEADER)
+            return await method(request, timeout=timeout, metadata=REQUIRE_LEADER if require_leader else ())
 
         return await self._call(send, effect, endpoint)
 
@@ -130,13 +139,21 @@ class Client:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
         sent = False  # by an attempt that may have happened
+        # A write that is begun just before the deadline would only end as an unknown outcome.
+        least = min(MIN_WRITE_TIME, self._timeout / 2) if effect is Effect.WRITE else 0.0
+        reason = ""
 
         async def attempt() -> Result:
-            nonlocal sent
+            nonlocal sent, reason
+            remaining = deadline - clock()
+            if remaining <= least:
+                raise NotNow("no time was left", sent=False)
             try:
-                return await self._attempt(send, effect, endpoint, deadline - clock())
+                return await self._attempt(send, effect, endpoint, remaining)
             except NotNow as failure:
                 sent = sent or failure.sent
+                if failure.__cause__ or not reason:  # what a member answered tells more than that another is down
+                    reason = str(failure)
                 if failure.sent and effect is Effect.WRITE:
                     raise OutcomeUnknown(
                         f"etcd did not say whether the write happened ({failure}): read again before repeating it"
@@ -157,7 +174,7 @@ class Client:
         except NotNow as failure:
             if sent and effect is not Effect.READ:
                 raise OutcomeUnknown(f"etcd did not say whether the write happened ({failure})") from failure
-            raise StoreUnavailable(self._unreachable(str(failure))) from failure
+            raise StoreUnavailable(self._unreachable(reason or str(failure))) from failure
 
     async def _attempt(
         self,
@@ -166,8 +183,6 @@ class Client:
         endpoint: int | None,
         remaining: float,
     ) -> Result:
-        if remaining <= 0:
-            raise NotNow("no time was left", sent=False)
         index = self._current if endpoint is None else endpoint
         channel = self._channels[index]
         # Only on a connection that stands: so that what cannot be sent is known not to have happened.

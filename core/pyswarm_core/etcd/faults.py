@@ -41,6 +41,7 @@ _REFUSED_UNSEEN = (
     "etcdserver: not capable",
     "etcdserver: rpc not supported for learner",
     "etcdserver: server is likely overloaded",
+    "etcdserver: unhealthy cluster",
 )
 _AMBIGUOUS = frozenset(
     {
