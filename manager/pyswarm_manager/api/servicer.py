@@ -17,6 +17,7 @@ from pyswarm_core.tls import peer_identity
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.allocator.networks import DEFAULT_NETWORK
 from pyswarm_manager.api import admission_nodes, refs, views
 from pyswarm_manager.api.admissions import Admissions, Decision
 from pyswarm_manager.api.logs import LogReader
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 USER_ROLES = ("client", "manager")  # a worker's key is on every host: it must not command the cluster
+BEGUN_WITHIN = 5.0  # seconds that a first request waits for the cluster's first leader
 FRESH_WITHIN = 1.0  # seconds that a read waits to see what was written before it
 
 
@@ -68,10 +70,12 @@ class ControlServicer(control_grpc.ControlServicer):
 
     async def CreateService(self, request: control.CreateServiceRequest, context: Context) -> control.ServiceResponse:
         await self._enter(context)
+        await self._begun()
         return self._stored(await self._services.create(request))
 
     async def UpdateService(self, request: control.UpdateServiceRequest, context: Context) -> control.ServiceResponse:
         await self._enter(context)
+        await self._begun()
         return self._stored(await self._services.update(request))
 
     async def ScaleServices(
@@ -164,6 +168,7 @@ class ControlServicer(control_grpc.ControlServicer):
 
     async def CreateNetwork(self, request: control.CreateNetworkRequest, context: Context) -> pb.Network:
         await self._enter(context)
+        await self._begun()
         network_id = new_id(self._rng)
 
         def decide(world: World) -> Decision[None]:
@@ -226,6 +231,20 @@ class ControlServicer(control_grpc.ControlServicer):
         if not self._world.revision:
             raise StoreUnavailable("This manager has not reached etcd yet: try again, or another manager.")
 
+    async def _begun(self) -> None:
+        """A new cluster's first leader makes the network `default`; who is faster than that waits for it."""
+        if _has_default(self._world):
+            return
+        made = asyncio.Event()
+        cancel = self._world.subscribe(lambda changes, revision: made.set() if _has_default(self._world) else None)
+        try:
+            async with asyncio.timeout(BEGUN_WITHIN):
+                await made.wait()
+        except TimeoutError:
+            raise StoreUnavailable("No manager has led this cluster yet: try again when one does.") from None
+        finally:
+            cancel()
+
     async def _views(self, nodes: Sequence[pb.Node]) -> list[pb.Node]:
         managers: dict[str, str] = {}
         try:
@@ -255,3 +274,7 @@ class ControlServicer(control_grpc.ControlServicer):
         if rollout is not None:
             response.rollout.CopyFrom(rollout)
         return response
+
+
+def _has_default(world: World) -> bool:
+    return any(network.spec.name == DEFAULT_NETWORK for network in world.networks.values())

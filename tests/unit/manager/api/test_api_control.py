@@ -9,10 +9,12 @@ import grpc
 import pytest
 from tests.support.manager import Cluster, eventually
 
+from pyswarm_core.errors import Conflict
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_manager.api import servicer as api_servicer
 from pyswarm_manager.plan import changed
 from pyswarm_manager.presence import Presence
 
@@ -121,11 +123,17 @@ async def test_a_loop_that_writes_the_service_at_the_same_time_only_delays(clust
     created = await create(stub, web())
 
     async def disturb() -> None:
-        for n in range(20):
+        done = 0
+        while done < 20:  # as a loop does: again, on what is there now
             service = changed(cluster.world.services[created.service.id])
             del service.vips[:]
-            service.vips.add(network_id="net0", address=f"10.128.0.{n + 1}")
-            await cluster.put(service)
+            service.vips.add(network_id="net0", address=f"10.128.0.{done + 1}")
+            try:
+                await cluster.put(service)
+            except Conflict:
+                await asyncio.sleep(0.001)
+            else:
+                done += 1
 
     disturbing = asyncio.create_task(disturb())
     for replicas in range(2, 12):
@@ -219,6 +227,19 @@ async def test_credentials_are_stored_used_and_never_answered(cluster: Cluster, 
     assert cluster.world.auths[created.service.id].password == "changed"
     bad = control.CreateServiceRequest(spec=web("b"), auth=pb.RegistryAuth(password="x"))
     assert (await refused(stub.CreateService(bad)))[0] == "INVALID_ARGUMENT"
+
+
+async def test_a_first_request_waits_for_the_default_network(cluster: Cluster, stub, monkeypatch) -> None:
+    await cluster.delete(NETWORK)
+    creating = asyncio.ensure_future(create(stub, web()))
+    await asyncio.sleep(0.1)
+    assert not creating.done()
+    await cluster.put(NETWORK)
+    assert (await creating).service.spec.task.networks[0].network_id == "net0"
+    await cluster.delete(NETWORK)
+    monkeypatch.setattr(api_servicer, "BEGUN_WITHIN", 0.05)
+    code, details = await refused(create(stub, web("b")))
+    assert code == "UNAVAILABLE" and "led" in details
 
 
 async def test_networks(cluster: Cluster, stub) -> None:
