@@ -112,7 +112,7 @@ class _Tree:
         self.open.add(id(node))
         value: Value
         if isinstance(node, yaml.ScalarNode):
-            value = Scalar(node.value, line, node.style is None and node.tag in _PLAIN_TAGS)
+            value = Scalar(node.value, line, not node.style and node.tag in _PLAIN_TAGS)
         elif isinstance(node, yaml.SequenceNode):
             value = Seq(tuple(self.convert(item, depth + 1) for item in node.value), line)
         else:
@@ -130,7 +130,7 @@ class _Tree:
                 raise ComposeError(self.path, at, "a key must be a plain text")
             key = key_node.value
             value = self.convert(value_node, depth + 1)
-            if key == "<<" and key_node.style is None:
+            if key == "<<" and not key_node.style:
                 merged = self._merge(value, at) | merged
             elif key in own:
                 raise ComposeError(self.path, at, f"the key '{key}' is there twice, first in line {own[key].line}")

@@ -101,7 +101,8 @@ class Reader:
                 self.unknown(entry, where, handlers)
 
     def unknown(self, entry: Entry, where: str, known: Collection[str]) -> NoReturn:
-        close = difflib.get_close_matches(entry.key, known, n=1)
+        longer = [key for key in known if key.startswith(entry.key)]
+        close = longer or difflib.get_close_matches(entry.key, known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         self.fail(entry.line, f"{where} has an unknown key '{entry.key}'{hint}")
 
