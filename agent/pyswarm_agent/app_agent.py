@@ -24,7 +24,7 @@ from pyswarm_agent.tasks.life import Life
 from pyswarm_agent.tasks.machine import is_untold
 from pyswarm_agent.tasks.request import Here
 from pyswarm_agent.tasks.supervisor import Supervisor
-from pyswarm_agent.tasks.tools import Balancer, Probes, TaskLogs, Tools, start_slots
+from pyswarm_agent.tasks.tools import Balancer, Probes, Slots, TaskLogs, Tools
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -95,7 +95,7 @@ class Agent:
             lives=parts.records,
             here=parts.here,
             auth=self.view.auth,
-            starts=start_slots(),
+            slots=Slots(),
             clock=clock,
         )
         self.tasks = Supervisor(tools, self._report, self.applier.changed)

@@ -173,7 +173,7 @@ class TaskRunner:
         addresses = [a.address for a in task.addresses]
         self._interruptible = True
         await self._addresses.take(task.id, addresses, ADDRESS_WAIT)
-        async with tools.starts:
+        async with tools.slots.create:
             self._interruptible = False
             results = await asyncio.gather(
                 tools.images.mount(image, task.id),
@@ -195,7 +195,7 @@ class TaskRunner:
         tools, task_id = self._tools, self.life.id
         try:
             await tools.lives.sync()
-            async with tools.starts:
+            async with tools.slots.start:
                 await tools.runtime.start(task_id)
         except (ContainerFailure, PyswarmError) as error:
             # After an agent's restart in the middle of a start, the runtime may refuse because it runs already.

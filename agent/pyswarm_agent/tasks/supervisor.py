@@ -157,11 +157,12 @@ class Supervisor:
 def _network_view(life: Life) -> tuple[object, ...]:
     """Of a task, what links, rules and balancer depend on."""
     task = life.task
+    serves = life.status.state == pb.TASK_STATE_RUNNING, life.status.health
     return (
-        life.status.state >= pb.TASK_STATE_RUNNING,
+        # Services' ports go by what the managers say; a host's own port is the agent's to open.
+        serves if task.spec.host_ports else None,
         life.is_over,
         life.died,
-        life.status.health,
         task.leaving,
         task.released,
         task.addresses_free,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyswarm_agent.interfaces import Images, Links, Runtime
@@ -64,10 +64,18 @@ class Lives(Protocol):
     async def sync(self) -> None: ...
 
 
-def start_slots() -> asyncio.Semaphore:
-    """How many containers are made or started at once. Half of a start is waiting for the kernel (a namespace, the
-    first write to a cgroup), so twice the processors keep them busy, and more only lengthens each."""
+def _slots() -> asyncio.Semaphore:
     return asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How many containers are made, and how many started, at once. Half of that time is waiting for the kernel (a
+    namespace, the first write to a cgroup), so twice the processors keep them busy, and more only lengthens each.
+    Apart, so that a container that is ready does not wait for all the others that are still to be made."""
+
+    create: asyncio.Semaphore = field(default_factory=_slots)
+    start: asyncio.Semaphore = field(default_factory=_slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +90,5 @@ class Tools:
     lives: Lives
     here: Here
     auth: Callable[[str], pb.RegistryAuth | None]  # by service id
-    starts: asyncio.Semaphore
+    slots: Slots
     clock: Callable[[], float]  # unix seconds

@@ -19,7 +19,7 @@ from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
 from pyswarm_agent.tasks.request import Here
 from pyswarm_agent.tasks.supervisor import Supervisor
-from pyswarm_agent.tasks.tools import Tools
+from pyswarm_agent.tasks.tools import Slots, Tools
 from pyswarm_core.v1 import objects_pb2 as pb
 
 NONE: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class Agent:
                 lives=self.records,
                 here=Here("n1", "host-1", "169.254.1.1"),
                 auth=self.auths.get,
-                starts=asyncio.Semaphore(4),
+                slots=Slots(asyncio.Semaphore(4), asyncio.Semaphore(4)),
                 clock=time.time,
             ),
             self._report,
@@ -135,7 +135,7 @@ async def test_thirty_starts_overlap_but_not_all_at_once(make: Callable[..., Age
     for task in tasks:
         await agent.reaches(pb.TASK_STATE_RUNNING, task.id)
     took = time.monotonic() - began
-    assert host.runtime.most_busy == 4
+    assert 4 <= host.runtime.most_busy <= 8
     assert took < 30 * 2 * 0.02, "slower than one after the other"
     assert set(host.runtime.starts.values()) == {1}
 
