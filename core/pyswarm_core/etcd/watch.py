@@ -104,8 +104,16 @@ async def watch(
     client: Client, prefix: str, from_revision: int, on_connected: Callable[[bool], None]
 ) -> AsyncGenerator[WatchBatch, None]:
     """See `store.base.Store.watch`."""
-    position = _Position(from_revision)
+    position = Position(from_revision)
     failures = 0
+    connected: bool | None = None
+
+    def tell(now: bool) -> None:
+        nonlocal connected
+        if now != connected:
+            connected = now
+            on_connected(now)
+
     while True:
         stream, endpoint = None, -1
         try:
@@ -113,14 +121,14 @@ async def watch(
             stream = _Stream(client, channel)
             await stream.create(*key_range(prefix), position.next)
             await _check_history(client, position.next)
-            on_connected(True)
+            tell(True)
             failures = 0
             while True:
                 batch = position.accept(await stream.read())
                 if batch:
                     yield batch
         except (NotNow, StoreUnavailable, TimeoutError) as failure:
-            on_connected(False)
+            tell(False)
             client.rotate(endpoint)
             reason = str(failure) or "etcd did not answer"
             log.info("watch interrupted", prefix=prefix, resume_from=position.next, reason=reason)
@@ -164,7 +172,7 @@ async def _check_history(client: Client, next_revision: int) -> None:
         pass  # that revision is still to come
 
 
-class _Position:
+class Position:
     """Turns responses into batches of whole revisions, each delivered once. `next`: the first not yet delivered."""
 
     def __init__(self, from_revision: int) -> None:
