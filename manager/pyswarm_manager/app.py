@@ -15,30 +15,21 @@ from collections.abc import AsyncIterator
 import grpc
 
 from pyswarm_core import tls
-from pyswarm_core.errors import Deposed, PreconditionFailed, PyswarmError, StoreUnavailable
+from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.store.base import Store
-from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
-from pyswarm_core.v1 import objects_pb2 as pb
-from pyswarm_manager import metrics, planners
-from pyswarm_manager.api.admissions import Admissions
+from pyswarm_manager import metrics
 from pyswarm_manager.api.errors import ErrorInterceptor
-from pyswarm_manager.api.logs import LogReader, no_leader
+from pyswarm_manager.api.logs import no_leader
 from pyswarm_manager.api.resolve import SkopeoResolver
-from pyswarm_manager.api.servicer import Cluster, ControlServicer
-from pyswarm_manager.api.services import Services
 from pyswarm_manager.clock import SystemClock
-from pyswarm_manager.dispatcher.logs import LogBroker
-from pyswarm_manager.dispatcher.servicer import DispatcherServicer
+from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
-from pyswarm_manager.leader import Election, Leadership
-from pyswarm_manager.presence import Presence, managers
 from pyswarm_manager.settings import Settings
-from pyswarm_manager.term import LeaderTerm
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 
@@ -47,7 +38,6 @@ log = get_logger("manager.app")
 MAX_MESSAGE = 256 << 20  # bytes
 STOP_GRACE = 0.5  # seconds for calls in flight
 RESIGN_WITHIN = 1.0  # seconds; without it the lease runs out
-AFTER_A_FAULT = 1.0  # seconds
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -96,24 +86,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 class Manager:
-    """The parts, and their lives. `store`: bare; it is metered here."""
+    """The core with its sockets, and their lives. `store`: bare; it is metered here."""
 
     def __init__(self, settings: Settings, identity: tls.Identity, store: Store) -> None:
         self._settings = settings
         self._identity = identity
-        self._clock = SystemClock()
-        self._rng = random.SystemRandom()
-        self._term: LeaderTerm | None = None
-        self.world = CachedWorld()
-        figures = metrics.Figures(lambda: self._term is not None, self._session_count, self._queues)
-        self.metrics = metrics.Metrics(self.world, figures)
-        self._store: Store = metrics.MeteredStore(store, self.metrics.observe_call)
-        self.cache = WatchCache(self._store, self.world)
-        own = pb.Leader(manager_id=settings.manager_id, address=settings.advertise)
-        self._election = Election(self._store, own, ttl=settings.lease_ttl)
-        self._presence = Presence(self._store, own, self._clock)
-        self._dispatcher = DispatcherServicer(self._leader_address)
         self._health = Health()
+        world = CachedWorld()
+        figures = metrics.Figures(lambda: self._core.term is not None, self._session_count, self._queues)
+        self.metrics = metrics.Metrics(world, figures)
+        self._core = Core(
+            settings,
+            metrics.MeteredStore(store, self.metrics.observe_call),
+            world,
+            SkopeoResolver(),
+            self._forward_logs,
+            SystemClock(),
+            random.SystemRandom(),
+            led=self._health.set_leading,
+            observe=self.metrics.observe_loop,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         server = self._server()
@@ -125,15 +117,12 @@ class Manager:
             await self._health.set_leading(False)
             await server.start()
             log.info("manager started", manager=self._settings.manager_id, address=self._settings.advertise)
-            await run_together(
-                _wait(stop), self.cache.run(), self._announce_ready(), self._lead_forever(), self._presence.run()
-            )
+            await run_together(_wait(stop), self._core.run(), self._announce_ready())
         finally:
             # First the lease, so that another manager leads at once; then the calls.
             try:
                 async with asyncio.timeout(RESIGN_WITHIN):
-                    await self._election.resign()
-                    await self._presence.withdraw()
+                    await self._core.resign()
             except TimeoutError:
                 log.warning("etcd does not answer, so the leases run out by themselves")
             if scrapes is not None:
@@ -145,67 +134,19 @@ class Manager:
         while True:
             try:
                 async with asyncio.timeout(5):
-                    await self.cache.wait_for(1)
+                    await self._core.cache.wait_for(1)
                 break
             except TimeoutError:
                 log.warning("waiting for etcd", endpoints=self._settings.etcd_endpoints)
         await self._health.set_ready(True)
-        log.info("store read", revision=self.world.revision, services=len(self.world.services))
+        log.info("store read", revision=self._core.world.revision, services=len(self._core.world.services))
         await asyncio.Event().wait()
-
-    async def _lead_forever(self) -> None:
-        while True:
-            leadership = await self._election.campaign()
-            try:
-                await self._lead(leadership)
-            except Deposed as error:
-                log.warning("deposed", reason=error)
-            except StoreUnavailable as error:
-                log.warning("cannot begin to lead", reason=error)
-            except Exception:
-                # A fault of ours must not end the cluster's management: give up the lead, and stand again.
-                log.exception("leading failed")
-                await asyncio.sleep(AFTER_A_FAULT)
-            finally:
-                self._term = self._dispatcher.term = None
-                await self._health.set_leading(False)
-            await self._election.resign()
-
-    async def _lead(self, leadership: Leadership) -> None:
-        log.info("leading", leader_revision=leadership.create_revision)
-        term = LeaderTerm(
-            leadership,
-            self._store,
-            self.world,
-            self.cache.wait_for,
-            planners.real(),
-            self._settings,
-            self._clock,
-            self._rng,
-            observe=self.metrics.observe_loop,
-        )
-
-        async def opened() -> None:
-            self._term, self._dispatcher.term = term, term.dispatcher
-            await self._health.set_leading(True)
-
-        await term.run(opened)
 
     def _server(self) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
-        admissions = Admissions(self._store, self.world, self.cache.wait_for, self._rng)
-        services = Services(self.world, admissions, SkopeoResolver(), self._clock, self._rng)
-        cluster = Cluster(
-            settings.manager_id,
-            leader=lambda: self.cache.leader,
-            is_connected=lambda: self.cache.connected,
-            managers=lambda: managers(self._store),
-        )
-        logs = LogReader(self.world, self._broker, self._forward_logs, self._clock)
-        servicer = ControlServicer(self.world, cluster, admissions, services, logs, self._clock, self._rng)
-        control_grpc.add_ControlServicer_to_server(servicer, server)
-        wire_grpc.add_DispatcherServicer_to_server(self._dispatcher, server)
+        control_grpc.add_ControlServicer_to_server(self._core.control, server)
+        wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
         self._health.add_to(server)
         try:
             server.add_secure_port(settings.listen, tls.server_credentials(self._identity))
@@ -215,12 +156,9 @@ class Manager:
             ) from None
         return server
 
-    def _broker(self) -> LogBroker | None:
-        return self._term.dispatcher.logs if self._term is not None else None
-
     async def _forward_logs(self, request: control.LogsRequest) -> AsyncIterator[control.LogsResponse]:
         """Logs come by way of the leader's sessions: ask it, and pass on what it says, errors included."""
-        address = self._leader_address()
+        address = self._core.leader_address()
         if not address or address == self._settings.advertise:
             raise no_leader()
         options = [*tls.channel_options(), ("grpc.max_receive_message_length", MAX_MESSAGE)]
@@ -233,16 +171,13 @@ class Manager:
                 log.info("the leader refused logs", leader=address, reason=error.details())
                 raise StoreUnavailable(error.details() or "The leader does not answer: try again.") from None
 
-    def _leader_address(self) -> str:
-        return self.cache.leader.address if self.cache.leader is not None else ""
-
     def _session_count(self) -> int:
-        return len(self._term.dispatcher.sessions) if self._term is not None else 0
+        return len(self._core.term.dispatcher.sessions) if self._core.term is not None else 0
 
     def _queues(self) -> dict[str, int]:
-        if self._term is None:
+        if self._core.term is None:
             return {}
-        return {"loops": self._term.loops.queue.depth, "dispatcher": self._term.dispatcher.queue.depth}
+        return {"loops": self._core.term.loops.queue.depth, "dispatcher": self._core.term.dispatcher.queue.depth}
 
 
 def _identity(settings: Settings) -> tls.Identity:
