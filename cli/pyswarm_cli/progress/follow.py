@@ -18,6 +18,8 @@ from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
 
 PATIENCE = 60.0  # seconds without any manager: a rollout outlives the loss of all of them for longer than that
+GONE = 3.0  # seconds of "there is no such thing" after which that is believed
+RETRY = 0.2  # seconds
 LAST_LINES = 10
 
 
@@ -60,23 +62,28 @@ def follow(cluster: Cluster, rollout: pb.Rollout, screen: Screen) -> int:
 
 
 def _watch(cluster: Cluster, rollout: pb.Rollout, screen: Screen) -> tuple[pb.Rollout, Memory]:
-    memory, last, answered = Memory(), rollout, time.monotonic()
+    memory, answered = Memory(), time.monotonic()
+    gone_since = 0.0
     request = control.WatchRolloutRequest(rollout_id=rollout.id)
     while True:
         try:
             for view in cluster.stream(lambda stub: stub.WatchRollout, request):
-                answered = time.monotonic()
+                answered, gone_since = time.monotonic(), 0.0
                 memory.keep(view)
-                last = view.rollout
                 screen.show(picture(view))
-                if finished(last):
-                    return last, memory
+                if finished(view.rollout):
+                    return view.rollout, memory
             # It ended early: the manager is going away, or the service is.
             answered = time.monotonic()
             cluster.read(lambda stub: stub.GetService, control.Ref(ref=rollout.service_id))
-            time.sleep(0.2)
+            time.sleep(RETRY)
         except NotFound:
-            raise PyswarmError(f"service {rollout.service_name} was removed before the rollout had ended") from None
+            # Another manager may not have heard of it yet.
+            answered = time.monotonic()
+            gone_since = gone_since or answered
+            if answered - gone_since > GONE:
+                raise PyswarmError(f"service {rollout.service_name} was removed before the rollout had ended") from None
+            time.sleep(RETRY)
         except exits.ClusterUnreachable as error:
             if time.monotonic() - answered > PATIENCE:
                 raise exits.ClusterUnreachable(
