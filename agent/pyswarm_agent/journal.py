@@ -38,13 +38,56 @@ class JournalFailure(PyswarmError):
 
 
 class Disk:
-    """The two calls that a disk can refuse; tests have disks that do."""
+    """Everything the journal asks of a disk; tests and the simulator have disks that refuse, forget or are memory.
+
+    Errors: OSError."""
+
+    def lock(self, path: Path) -> int:
+        """Its descriptor; the folder is made where it is missing. BlockingIOError: somebody else holds it."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise
+        return fd
+
+    def open(self, path: Path) -> tuple[int, bytes]:
+        """A descriptor to append with, and what is there. The file is made where it is missing."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _sync_folder(path.parent)
+        return fd, path.read_bytes()
+
+    def make(self, path: Path) -> int:
+        """An empty file, to append to."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: memoryview) -> int:
         return os.write(fd, data)
 
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
     def flush(self, fd: int) -> None:
         os.fdatasync(fd)
+
+    async def flush_aside(self, fd: int) -> None:
+        """As `flush`, without holding up the event loop. The descriptor may be closed meanwhile."""
+        copy = os.dup(fd)
+        try:
+            await asyncio.to_thread(self.flush, copy)
+        finally:
+            os.close(copy)
+
+    def replace(self, fd: int, path: Path, target: Path) -> None:
+        """`path`, which `fd` is of, takes the place of `target`, for good."""
+        os.fsync(fd)
+        path.replace(target)
+        _sync_folder(target.parent)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
 
 
 class Journal:
@@ -65,25 +108,19 @@ class Journal:
     def open(self) -> None:
         """Reads what there is. Raises PreconditionFailed when another agent has it, JournalFailure."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock_fd = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_fd = self._disk.lock(self._path.with_suffix(".lock"))
             except BlockingIOError:
-                os.close(self._lock_fd)
-                self._lock_fd = -1
                 raise PreconditionFailed(
                     f"another agent is using {self._path.parent}: stop it first, or use another data directory"
                 ) from None
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            _sync_folder(self._path.parent)
-            content = self._path.read_bytes()
+            self._fd, content = self._disk.open(self._path)
         except OSError as error:
             raise self._failure(error) from error
         self._size = self._replay(content)
         if self._size < len(content):
             log.warning("journal ends in an unfinished frame, cut off", bytes=len(content) - self._size)
-            os.ftruncate(self._fd, self._size)
+            self._disk.truncate(self._fd, self._size)
 
     def _replay(self, content: bytes) -> int:
         """Returns the length of what is whole."""
@@ -149,12 +186,8 @@ class Journal:
                 return
             upto = self._written
             try:
-                # The descriptor may be replaced by a compaction meanwhile, which flushes by itself: flush a copy.
-                fd = os.dup(self._fd)
-                try:
-                    await asyncio.to_thread(self._disk.flush, fd)
-                finally:
-                    os.close(fd)
+                # The descriptor may be replaced by a compaction meanwhile, which flushes by itself.
+                await self._disk.flush_aside(self._fd)
             except OSError as error:
                 raise self._failure(error) from error
             self._synced = max(self._synced, upto)
@@ -162,7 +195,7 @@ class Journal:
     def close(self) -> None:
         for fd in (self._fd, self._lock_fd):
             if fd >= 0:
-                os.close(fd)
+                self._disk.close(fd)
         self._fd = self._lock_fd = -1
 
     def _apply(self, changes: Iterable[Change]) -> None:
@@ -184,19 +217,17 @@ class Journal:
         new_path = self._path.with_suffix(".new")
         fd = -1
         try:
-            fd = os.open(new_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = self._disk.make(new_path)
             self._append(fd, frame)
-            os.fsync(fd)
-            new_path.replace(self._path)
-            _sync_folder(self._path.parent)
+            self._disk.replace(fd, new_path, self._path)
         except OSError as error:
             self._broken = True
             if fd >= 0:
-                os.close(fd)
+                self._disk.close(fd)
             log.error("journal cannot be rewritten", error=error, path=self._path)
             return
         if self._fd >= 0:
-            os.close(self._fd)
+            self._disk.close(self._fd)
         self._fd, self._size, self._broken, self._synced = fd, len(frame), False, self._written
 
     def _append(self, fd: int, data: bytes) -> None:

@@ -61,7 +61,7 @@ class MemoryStore:
         self._history: dict[str, list[Event]] = {}  # per key, oldest first
         self._leases: dict[int, _Lease] = {}
         self._next_lease = 1
-        self._watchers: set[_Watcher] = set()
+        self._watchers: dict[_Watcher, None] = {}  # a dict for its order: the same history wakes them in the same order
         self._available = True
         self._closed = False
 
@@ -93,6 +93,11 @@ class MemoryStore:
         now = self.now()
         for lease_id in [i for i, lease in self._leases.items() if lease.expires_at <= now]:
             self._end_lease(lease_id)
+
+    def restart_leases(self) -> None:
+        """Each has its whole time again, as in etcd when its own leader changes."""
+        for lease in self._leases.values():
+            lease.expires_at = self.now() + lease.ttl
 
     def set_available(self, available: bool) -> None:
         """An outage: calls raise StoreUnavailable and watches stand still. Leases run on."""
@@ -152,7 +157,7 @@ class MemoryStore:
         # From here on it is told everything, as an etcd watcher that has caught up is: compaction cannot hurt it.
         watcher = _Watcher(prefix, deque(self.events_since(prefix, from_revision)))
         connected: bool | None = None
-        self._watchers.add(watcher)
+        self._watchers[watcher] = None
         try:
             while True:
                 self._refuse_when_closed()
@@ -167,7 +172,7 @@ class MemoryStore:
                 watcher.wake = asyncio.get_running_loop().create_future()
                 await watcher.wake
         finally:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
 
     async def grant(self, ttl: int) -> int:
         self._begin()
