@@ -20,6 +20,7 @@ from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_status import StatusBox
 from pyswarm_agent.session_view import ManagerView
 from pyswarm_agent.tasks import events as ev
+from pyswarm_agent.tasks import successor
 from pyswarm_agent.tasks.life import Life
 from pyswarm_agent.tasks.machine import is_untold
 from pyswarm_agent.tasks.request import Here
@@ -31,6 +32,7 @@ from pyswarm_core.v1 import dispatcher_pb2 as wire
 
 log = get_logger("agent.app")
 
+FILL_PERIOD = 1.0  # seconds
 SYNC_PERIOD = 10.0  # seconds: what need not be on the disk at once is there after this
 COLLECT_PERIOD = 600.0  # between two looks for images to delete
 
@@ -79,6 +81,7 @@ class Agent:
         """`observe`: how long an endpoint update took to be in the kernel."""
         self._parts = parts
         self._observe = observe
+        self._clock = clock
         self.view = ManagerView(parts.records, parts.here.node_id)
         self.box = StatusBox(time.monotonic)
         self.applier = Applier(
@@ -103,12 +106,18 @@ class Agent:
 
     async def run(self) -> None:
         try:
-            await run_together(self.applier.run(), self._recover_and_talk(), self._sync(), self._collect())
+            await run_together(
+                self.applier.run(), self._recover_and_talk(), self._fill_slots(), self._sync(), self._collect()
+            )
         finally:
             await self.tasks.close()
 
     async def _recover_and_talk(self) -> None:
-        # First the kernel, from the journal: containers that were adopted must be reachable though no manager is.
+        # What the last agent may not have told any more; oldest first, as a successor must come after its predecessor.
+        for life in sorted(self._parts.records.lives().values(), key=lambda each: each.task.created_at):
+            if not life.gone and not is_untold(life):
+                self._report(life)
+        # The kernel before the session: containers that were adopted must be reachable though no manager is.
         await self.tasks.recover(self._parts.booted_at)
         self.applier.changed()
         await self.session.run()
@@ -126,9 +135,12 @@ class Agent:
     def assigned(self, update: wire.AssignmentUpdate) -> None:
         self.view.assigned(update)
         known = self.tasks.lives().keys()
-        self.tasks.assign(update.tasks, update.removed_tasks, update.complete, self._parts.records.adopted())
+        self.tasks.assign(
+            update.tasks, update.removed_tasks, update.complete, frozenset(self._parts.records.made_here())
+        )
         if update.complete:
             self._tell_what_differs(update)
+            self._tell_of_successors()
         self.view.forgotten(frozenset(update.removed_tasks) | (known - self.tasks.lives().keys()))
         self.applier.changed()
 
@@ -139,7 +151,8 @@ class Agent:
     def stored(self, updates: list[wire.StatusUpdate]) -> None:
         for update in updates:
             if update.HasField("adopted"):
-                self._parts.records.set_adopted(update.task_id, False)
+                # Taken over, or refused: then the next update says that it is not to be here.
+                self._parts.records.set_made_here(update.task_id, 0)
 
     def logs_wanted(self, request: wire.LogRequest, address: str) -> None:
         self._parts.publisher.start(request, address)
@@ -161,7 +174,7 @@ class Agent:
 
     def _report(self, life: Life) -> None:
         update = wire.StatusUpdate(task_id=life.id, status=life.status)
-        if life.id in self._parts.records.adopted():
+        if life.id in self._parts.records.made_here():
             update.adopted.CopyFrom(life.task)
         self.box.put(update)
 
@@ -171,6 +184,43 @@ class Agent:
             life = self.tasks.life(task.id)
             if life is not None and life.status != task.status and not is_untold(life):
                 self._report(life)
+
+    def _tell_of_successors(self) -> None:
+        """After their predecessors' ends."""
+        for task_id in self._parts.records.made_here():
+            if (life := self.tasks.life(task_id)) is not None:
+                self._report(life)
+
+    # ---- without managers ----
+
+    async def _fill_slots(self) -> None:
+        """Looks once a second, while there is no session."""
+        while True:
+            await asyncio.sleep(FILL_PERIOD)
+            lost_at = self.session.lost_at
+            if lost_at is not None:
+                now = self._clock()
+                self._fill(
+                    successor.plan(
+                        self.tasks.lives(), self._parts.records.made_here(), now - (time.monotonic() - lost_at), now
+                    )
+                )
+
+    def _fill(self, plan: successor.Plan) -> None:
+        for each in plan.successors:
+            log.warning(
+                "no manager can be reached: filling the slot here",
+                task=each.task.id,
+                ended=each.replaces,
+                service=each.task.service_name,
+            )
+            self._parts.records.set_made_here(each.task.id, each.number)
+            self.tasks.add(each.task)
+            if each.number > 1:  # nobody will ever ask for the one that it replaces
+                self.box.forget(each.replaces)
+                self.tasks.assign((), (each.replaces,), complete=False, keep=frozenset())
+        if plan.start:
+            self.tasks.assign(plan.start, (), complete=False, keep=frozenset())
 
     # ---- upkeep ----
 

@@ -21,7 +21,7 @@ from pyswarm_core.v1 import spec_pb2 as spec
 log = get_logger("agent.journal")
 M = TypeVar("M", bound=Message)
 
-LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, ADOPTED = (
+LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, MADE_HERE = (
     "life",
     "fence",
     "endpoints",
@@ -29,7 +29,7 @@ LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, ADOPTED = (
     "nodes",
     "settled",
     "welcome",
-    "adopted",
+    "made_here",
 )
 
 
@@ -115,14 +115,15 @@ class Records:
         self._journal.put(LIFE, life.id, encode_life(life))
 
     def drop(self, task_id: str) -> None:
-        self._journal.write([(LIFE, task_id, None), (ADOPTED, task_id, None)])
+        self._journal.write([(LIFE, task_id, None), (MADE_HERE, task_id, None)])
 
-    def adopted(self) -> frozenset[str]:
-        """Tasks that this agent made itself and that no manager has taken over yet."""
-        return frozenset(self._journal.items(ADOPTED))
+    def made_here(self) -> dict[str, int]:
+        """Tasks that this agent made itself and that no manager has taken over yet: the how-manieth successor."""
+        return {task_id: int(number) for task_id, number in self._journal.items(MADE_HERE).items()}
 
-    def set_adopted(self, task_id: str, adopted: bool) -> None:
-        self._journal.write([(ADOPTED, task_id, b"" if adopted else None)])
+    def set_made_here(self, task_id: str, number: int) -> None:
+        """0: a manager knows it now."""
+        self._journal.write([(MADE_HERE, task_id, str(number).encode() if number else None)])
 
     async def sync(self) -> None:
         await self._journal.sync()

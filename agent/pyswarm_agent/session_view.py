@@ -25,6 +25,7 @@ class ManagerView:
         self.nodes: Sequence[wire.NodeAddress] = tuple(records.nodes())
         self.settled: frozenset[str] = records.settled()
         self._auths: dict[str, pb.RegistryAuth] = {}
+        self._patched: dict[str, tuple[ep.ServiceEndpoints, dict[str, str], ep.ServiceEndpoints]] = {}
 
     def auth(self, service_id: str) -> pb.RegistryAuth | None:
         return self._auths.get(service_id)
@@ -71,8 +72,42 @@ class ManagerView:
             node_number=self.node_number,
             nodes=self.nodes,
             networks=self.networks,
-            endpoints=self.endpoints,
+            endpoints=self._with_successors(tasks, dead),
             tasks=tasks,
             settled=self.settled,
             dead=dead,
         )
+
+    def _with_successors(self, tasks: Mapping[str, pb.Task], dead: frozenset[str]) -> Mapping[str, ep.ServiceEndpoints]:
+        """Where a task of this host's own making has taken a dead one's place and address, it is the endpoint, until
+        the managers say so themselves."""
+        followers = {
+            task.predecessor_id: task
+            for task in tasks.values()
+            if task.predecessor_id in dead and task.status.state == pb.TASK_STATE_RUNNING and not task.leaving
+        }
+        services = {t.service_id for t in followers.values()} & self.endpoints.keys()
+        found = {}
+        for service_id in services:
+            message = self.endpoints[service_id]
+            swaps = {
+                e.task_id: followers[e.task_id].id
+                for e in message.endpoints
+                if e.task_id in followers and list(e.addresses) == list(followers[e.task_id].addresses)
+            }
+            if swaps:
+                found[service_id] = self._swapped(message, swaps)
+        self._patched = {key: self._patched[key] for key in found}
+        return {**self.endpoints, **found} if found else self.endpoints
+
+    def _swapped(self, message: ep.ServiceEndpoints, swaps: dict[str, str]) -> ep.ServiceEndpoints:
+        """The same object for the same input: whoever derives from it sees that nothing changed."""
+        known = self._patched.get(message.service_id)
+        if known is not None and known[0] is message and known[1] == swaps:
+            return known[2]
+        copy = ep.ServiceEndpoints()
+        copy.CopyFrom(message)
+        for endpoint in copy.endpoints:
+            endpoint.task_id = swaps.get(endpoint.task_id, endpoint.task_id)
+        self._patched[message.service_id] = (message, swaps, copy)
+        return copy

@@ -139,7 +139,8 @@ class Supervisor:
     def changed(self, life: Life) -> None:
         for listener in self._listeners:
             listener(life)
-        view = _network_view(life)
+        follows = self._runners.get(life.task.predecessor_id)
+        view = _network_view(life, takes_over=follows is not None and follows.life.died)
         if self._seen.get(life.id) != view:
             self._seen[life.id] = view
             self._network_changed()
@@ -154,13 +155,13 @@ class Supervisor:
         runner.begin()
 
 
-def _network_view(life: Life) -> tuple[object, ...]:
-    """Of a task, what links, rules and balancer depend on."""
+def _network_view(life: Life, *, takes_over: bool) -> tuple[object, ...]:
+    """Of a task, what links, rules and balancer depend on. Services' ports go by what the managers say; a host's own
+    port, and the place of a task that died while no manager was there (`takes_over`), are the agent's to fill."""
     task = life.task
     serves = life.status.state == pb.TASK_STATE_RUNNING, life.status.health
     return (
-        # Services' ports go by what the managers say; a host's own port is the agent's to open.
-        serves if task.spec.host_ports else None,
+        serves if task.spec.host_ports or takes_over else None,
         life.is_over,
         life.died,
         task.leaving,

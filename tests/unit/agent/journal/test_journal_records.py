@@ -34,7 +34,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     journal, records = open_records(tmp_path)
     life, _ = begin(make_task(), 1.0)
     records.save(life)
-    records.set_adopted("t1", True)
+    records.set_made_here("t1", 2)
     records.set_fence((7, 9))
     records.set_welcome(wire.Welcome(node_id="n1", node_number=3))
     records.set_networks({"a": pb.Network(id="a", vni=4), "b": pb.Network(id="b")}, [])
@@ -43,7 +43,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     journal.close()
 
     journal, records = open_records(tmp_path)
-    assert records.lives() == {"t1": life} and records.adopted() == {"t1"}
+    assert records.lives() == {"t1": life} and records.made_here() == {"t1": 2}
     assert records.fence == (7, 9) and records.welcome is not None and records.welcome.node_number == 3
     assert records.networks()["a"].vni == 4 and records.nodes() == [node] and records.settled() == {"t0"}
     assert records.endpoints()["s"].name == "web"
@@ -53,7 +53,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     journal.close()
 
     journal, records = open_records(tmp_path)
-    assert not records.lives() and not records.adopted() and set(records.networks()) == {"b"}
+    assert not records.lives() and not records.made_here() and set(records.networks()) == {"b"}
     assert not records.endpoints() and records.nodes() == [node] and not records.settled()
     journal.close()
 

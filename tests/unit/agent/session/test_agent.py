@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
 from pyswarm_agent.tasks.request import Here
 from pyswarm_core import tls
+from pyswarm_core.ids import derived_id
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -265,3 +267,59 @@ async def test_kills_of_the_agent_at_random(manager: FakeManager, start: Start) 
     )
     session.assign(removed=[t.id for t in tasks])
     await until(host.is_empty)
+
+
+async def test_without_managers_a_dead_task_is_succeeded_and_taken_over(manager: FakeManager, start: Start) -> None:
+    host = FakeHost()
+    running = start(host)
+    task = make_task(created_at=10.0)
+    task.spec.restart.delay = 0.01
+    service = web("t1")
+    service.endpoints[0].addresses.extend(task.addresses)
+    session = await welcome(manager, task, services=(service,))
+    await until(lambda: session.applied and running.state() == pb.TASK_STATE_RUNNING)
+    await manager.stop()
+    await until(lambda: running.agent.session.lost_at is not None)
+    running.agent.session.lost_at = time.monotonic() - 60  # as if they had been away for a minute
+    host.runtime.finish("t1", 1)
+    first = derived_id("successor", "t1", "1")
+    await until(lambda: running.state(first) == pb.TASK_STATE_RUNNING)
+    assert host.links.links == {first: ("10.128.64.2",)}
+    await until(lambda: host.network.inputs is not None and first in _endpoints(host)), "this host's balancer has it"
+
+    # it dies, too, and the agent is killed: the second successor has the first one's place
+    host.runtime.finish(first, 1)
+    await running.kill()
+    running = start(host)
+    running.agent.session.lost_at = time.monotonic() - 60
+    second = derived_id("successor", "t1", "2")
+    await until(lambda: running.state(second) == pb.TASK_STATE_RUNNING)
+    await until(lambda: running.agent.tasks.life(first) is None)
+
+    # the managers return: the set has the dead task alone, and the successor stays
+    await manager.start()
+    task.status.state = pb.TASK_STATE_RUNNING
+    session = await welcome(manager, task, services=(service,))
+    await until(lambda: second in session.adopted)
+    assert session.adopted[second].predecessor_id == "t1"
+    updates = [u.task_id for batch in session.batches for u in batch.updates]
+    assert updates.index("t1") < updates.index(second) and session.statuses["t1"].state == pb.TASK_STATE_FAILED
+    await until(lambda: not running.agent.tasks._tools.lives.made_here())
+    assert host.runtime.containers[second].running
+
+    # a complete set that has it, and one that has it no more
+    taken_over = told(session.adopted[second])
+    taken_over.status.CopyFrom(session.statuses[second])
+    session.end()
+    session = await welcome(manager, taken_over)
+    await until(lambda: session.applied)
+    assert host.runtime.containers[second].running and running.agent.tasks.life("t1") is None
+    session.end()
+    await welcome(manager)
+    await until(host.is_empty)
+    assert host.runtime.starts == {"t1": 1, first: 1, second: 1}
+
+
+def _endpoints(host: FakeHost) -> set[str]:
+    assert host.network.inputs is not None
+    return {e.task_id for s in host.network.inputs.endpoints.values() for e in s.endpoints}
