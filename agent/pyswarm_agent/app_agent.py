@@ -76,17 +76,18 @@ class Agent:
         parts: Parts,
         dialer: Dialer,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         observe: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`observe`: how long an endpoint update took to be in the kernel."""
+        """`clock`: unix seconds; `monotonic`: seconds for spans. `observe`: how long an endpoint update took to be in the
+        kernel."""
         self._parts = parts
         self._observe = observe
         self._clock = clock
+        self._monotonic = monotonic
         self.view = ManagerView(parts.records, parts.here.node_id)
-        self.box = StatusBox(time.monotonic)
-        self.applier = Applier(
-            parts.network, parts.names, self._inputs, self._applied, self._redirected, time.monotonic
-        )
+        self.box = StatusBox(monotonic)
+        self.applier = Applier(parts.network, parts.names, self._inputs, self._applied, self._redirected, monotonic)
         tools = Tools(
             runtime=parts.runtime,
             images=parts.images,
@@ -102,7 +103,7 @@ class Agent:
             clock=clock,
         )
         self.tasks = Supervisor(tools, self._report, self.applier.changed)
-        self.session = Session(parts.connector, dialer, self.box, parts.records, self)
+        self.session = Session(parts.connector, dialer, self.box, parts.records, self, monotonic)
 
     async def run(self) -> None:
         try:
@@ -202,7 +203,7 @@ class Agent:
                 now = self._clock()
                 self._fill(
                     successor.plan(
-                        self.tasks.lives(), self._parts.records.made_here(), now - (time.monotonic() - lost_at), now
+                        self.tasks.lives(), self._parts.records.made_here(), now - (self._monotonic() - lost_at), now
                     )
                 )
 
