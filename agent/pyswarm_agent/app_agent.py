@@ -79,8 +79,8 @@ class Agent:
         monotonic: Callable[[], float] = time.monotonic,
         observe: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`clock`: unix seconds; `monotonic`: seconds for spans. `observe`: how long an endpoint update took to be in the
-        kernel."""
+        """`clock`: unix seconds; `monotonic`: seconds, for spans. `observe`: how long an endpoint update took until the
+        kernel had it."""
         self._parts = parts
         self._observe = observe
         self._clock = clock
