@@ -48,6 +48,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.calls: dict[str, list[Any]] = defaultdict(list)
         self.failures: dict[str, list[tuple[grpc.StatusCode, str]]] = defaultdict(list)
         self.script: Script = converges
+        self.on_call: Callable[[str], None] = lambda _: None
         self.version = 1
         self._server: grpc.Server | None = None
         self.port = 0
@@ -83,6 +84,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         copy = type(request)()
         copy.CopyFrom(request)
         self.calls[method].append(copy)
+        self.on_call(method)
         if self.failures[method]:
             call.abort(*self.failures[method].pop(0))
 
@@ -137,7 +139,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def WatchRollout(self, request: Any, call: Any) -> Any:
         self._begin("WatchRollout", request, call)
         rollout = self.rollouts.get(request.rollout_id)
-        if rollout is None:
+        if rollout is None or rollout.service_id not in self.services:
             call.abort(NOT_FOUND, f"There is no rollout {request.rollout_id}.")
         assert rollout is not None
         for view in self.script(self.services[rollout.service_id], rollout):

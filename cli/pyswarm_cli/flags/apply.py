@@ -12,8 +12,8 @@ from pyswarm_core.errors import InvalidInput
 from pyswarm_core.v1 import spec_pb2 as spec
 
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?")
-# Flags whose meaning depends on what is there already.
-_RELATIVE = ("health_interval", "health_timeout", "health_retries", "health_start_period")
+# Flags whose meaning depends on what is there already, or in files that are not read yet.
+_RELATIVE = ("env_file", "health_interval", "health_timeout", "health_retries", "health_start_period")
 
 
 def new_spec(name: str) -> spec.ServiceSpec:
