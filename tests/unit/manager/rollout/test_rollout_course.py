@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support import build
 from tests.support.cluster import Cluster
 
@@ -12,12 +14,12 @@ from pyswarm_manager.plan import Put
 COMPLETED, SUPERSEDED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_SUPERSEDED
 
 
-def wanted(image: str = "v1-good", replicas: int = 4, **policy: object) -> spec.ServiceSpec:
-    update = build.policy(**policy)  # type: ignore[arg-type]
+def wanted(image: str = "v1-good", replicas: int = 4, **policy: Any) -> spec.ServiceSpec:
+    update = build.policy(**policy)
     return build.service_spec(replicas=replicas, task=build.task_spec(image), update=update, rollback=update)
 
 
-def deployed(**policy: object) -> Cluster:
+def deployed(**policy: Any) -> Cluster:
     cluster = Cluster(1)
     cluster.deploy(wanted(**policy))
     cluster.settle()
@@ -49,7 +51,7 @@ def test_parallelism_of_0_is_all_at_once() -> None:
 
 
 def test_the_delay_runs_from_the_end_of_one_batch_to_the_next() -> None:
-    policy = {"parallelism": 2, "monitor": 5, "delay": 10}
+    policy: dict[str, Any] = {"parallelism": 2, "monitor": 5, "delay": 10}
     cluster = deployed(**policy)
     cluster.deploy(wanted("v2-good", **policy))
     cluster.run(14.9)
@@ -159,6 +161,37 @@ def test_stop_first_does_not_stop_for_a_task_that_would_not_fit_anyway() -> None
     cluster.deploy(nowhere)
     cluster.run(60)
     assert count(cluster, "v1-good") == 4
+
+
+def test_stop_first_does_not_stop_one_while_another_is_missing() -> None:
+    order = {"order": spec.UPDATE_ORDER_STOP_FIRST}
+    cluster = deployed(**order)
+    cluster.deploy(wanted("v2-good", **order))
+    cluster.run(9.9)
+    done = next(p.new_task_id for p in cluster.rollout.slots if p.phase == pb.SLOT_PHASE_DONE)
+    cluster.now += 0.2
+    cluster.converge()  # the third slot's turn begins
+    cluster.fail(done)
+    for _ in range(10):
+        cluster.round()
+        assert len(cluster.serving()) == 3
+    assert not any(t.leaving for t in cluster.living())
+    cluster.settle()
+    assert cluster.rollout.state == COMPLETED
+
+
+def test_stop_first_does_not_stop_for_a_task_that_has_to_wait() -> None:
+    go_on: dict[str, Any] = {"action": spec.FAILURE_ACTION_CONTINUE, "replicas": 1}
+    cluster = Cluster(1)
+    cluster.deploy(wanted(**go_on))
+    cluster.settle()
+    cluster.deploy(wanted("v2-crashes", **go_on))
+    cluster.run(20)
+    cluster.deploy(wanted("v2-crashes", order=spec.UPDATE_ORDER_STOP_FIRST, **go_on))
+    cluster.run(1)
+    old, new = cluster.living()
+    assert new.desired_state == pb.TASK_STATE_READY == new.status.state and new.start_after > cluster.now
+    assert not old.leaving
 
 
 def _pending(task: pb.Task, message: str) -> pb.Task:

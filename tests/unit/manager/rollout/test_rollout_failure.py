@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.support import build
 from tests.support.cluster import Cluster
@@ -18,15 +20,15 @@ COMPLETED, PAUSED, ROLLED_BACK = (
 )
 
 
-def wanted(image: str = "v1-good", replicas: int = 4, **policy: object) -> spec.ServiceSpec:
+def wanted(image: str = "v1-good", replicas: int = 4, **policy: Any) -> spec.ServiceSpec:
     return build.service_spec(
         replicas=replicas,
         task=build.task_spec(image),
-        update=build.policy(**policy),  # type: ignore[arg-type]
+        update=build.policy(**policy),
     )
 
 
-def deployed(**policy: object) -> Cluster:
+def deployed(**policy: Any) -> Cluster:
     cluster = Cluster(1)
     cluster.deploy(wanted(**policy))
     cluster.settle()
