@@ -12,9 +12,12 @@ from collections.abc import Sequence
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_manager.allocator import service as allocator
+from pyswarm_manager.allocator.ranges import layout
 from pyswarm_manager.drain import stages
 from pyswarm_manager.orchestrator import converge
 from pyswarm_manager.plan import Delete, Plan, Put, Write, changed
+from pyswarm_manager.scheduler import assign
 from pyswarm_manager.scheduler.constraints import matches
 from pyswarm_manager.tasks import is_endpoint, is_terminal, is_wanted
 from tests.support.world import FakeAcks, FakeWorld
@@ -64,7 +67,9 @@ def _advances(old: pb.Task, new: pb.Task) -> None:
 
 
 class Cluster:
-    def __init__(self, seed: int, nodes: int = 3) -> None:
+    """`real`: places tasks by the real scheduler and allocator, on a small network, instead of the fake ones."""
+
+    def __init__(self, seed: int, nodes: int = 3, *, real: bool = False) -> None:
         self.rng = random.Random(seed)
         self.world = _Watched()
         self.acks = FakeAcks()
@@ -73,6 +78,11 @@ class Cluster:
         self.running: dict[str, str] = {}  # task id → node, containers that exist
         self.cut: set[str] = set()  # nodes that the managers cannot reach
         self.kernel: dict[str, dict[str, tuple[str, ...]]] = {}  # node → the endpoints in its balancer
+        self.real = real
+        if real:
+            network = pb.Network(id="default", spec=spec.NetworkSpec(name="default", subnet="10.0.0.0/24"), vni=4096)
+            network.vip_range = layout("10.0.0.0/24").vips.cidr
+            self.world.put(network)
         for number in range(1, nodes + 1):
             self.add_node(f"n{number}", number)
 
@@ -105,6 +115,8 @@ class Cluster:
 
     def schedule(self) -> int:
         """Assigns what can be; returns how many."""
+        if self.real:
+            return self._really_schedule()
         world, assigned = self.world, 0
         for task in sorted(world.tasks.values(), key=lambda t: (t.created_at, t.id)):
             if task.status.state > pb.TASK_STATE_PENDING or not is_wanted(task):
@@ -129,6 +141,19 @@ class Cluster:
             assigned += 1
         return assigned
 
+    def _really_schedule(self) -> int:
+        for service_id in self.world.services:
+            self.world.apply(allocator.plan(self.world, service_id, self.now))
+        plan = assign.plan(self.world, self.now)
+        for step in plan.steps:
+            for write in step:
+                task = write.message
+                if isinstance(task, pb.Task) and task.status.state == pb.TASK_STATE_ASSIGNED:
+                    for held in task.addresses:
+                        self._check_free(held.address)
+        self.world.apply(plan)
+        return len(plan.steps)
+
     def _takes(self, node: pb.Node, task: pb.Task) -> bool:
         if node.state != pb.NODE_STATE_READY or node.spec.availability != spec.NODE_AVAILABILITY_ACTIVE:
             return False
@@ -144,11 +169,15 @@ class Cluster:
         number = 1
         while f"10.0.0.{number}" in held:
             number += 1
-        address = f"10.0.0.{number}"
-        for node, endpoints in self.kernel.items():
-            if node in self.world.nodes:
-                assert not any(address in a for a in endpoints.values()), f"{address} is still in {node}'s balancer"
-        return address
+        self._check_free(f"10.0.0.{number}")
+        return f"10.0.0.{number}"
+
+    def _check_free(self, address: str) -> None:
+        for task in self.world.tasks.values():
+            assert task.addresses_free or address not in [a.address for a in task.addresses], f"{address} is held"
+        for node in self.world.nodes:
+            known = [a for addresses in self.kernel[node].values() for a in addresses]
+            assert address not in known, f"{address} is still in {node}'s balancer"
 
     def _check_release(self, step: Sequence[Write]) -> None:
         for write in step:

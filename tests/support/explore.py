@@ -17,7 +17,7 @@ Step = tuple[str, int]
 class Explorer:
     """`is_global`, `order`, `parallelism` hold for the whole history; images, replicas and faults come and go.
 
-    `calm`: no fault of any kind, so that what holds "outside of faults" can be checked."""
+    `real`: with the real scheduler and allocator."""
 
     def __init__(
         self,
@@ -28,8 +28,9 @@ class Explorer:
         parallelism: int = 1,
         delay: float = 0,
         host_port: bool = False,
+        real: bool = False,
     ) -> None:
-        self.cluster = Cluster(seed=1, nodes=4)
+        self.cluster = Cluster(seed=1, nodes=4, real=real)
         self.is_global, self.order, self.action = is_global, order, action
         self.parallelism, self.delay, self.host_port = parallelism, delay, host_port
         self.replicas, self.image = 3, "v0-good"

@@ -31,6 +31,7 @@ def histories(*names: str) -> st.SearchStrategy[list[Step]]:
     parallelism=st.integers(0, 3),
     delay=st.sampled_from([0.0, 7.0]),
     host_port=st.booleans(),
+    real=st.booleans(),
 )
 def test_faults_of_every_kind(
     history: list[Step],
@@ -40,9 +41,16 @@ def test_faults_of_every_kind(
     parallelism: int,
     delay: float,
     host_port: bool,
+    real: bool,
 ) -> None:
     explorer = Explorer(
-        is_global=is_global, order=order, action=action, parallelism=parallelism, delay=delay, host_port=host_port
+        is_global=is_global,
+        order=order,
+        action=action,
+        parallelism=parallelism,
+        delay=delay,
+        host_port=host_port,
+        real=real,
     )
     for step in history:
         explorer.step(step)
