@@ -69,14 +69,15 @@ class ImageBuilder:
             steps.append("COPY files /")
         (context / "Dockerfile").write_text("\n".join([*steps, *lines]) + "\n")
         reference = f"{self._registry.host}/{name}"
-        build = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
+        build = ["bud", "--isolation", "chroot", "--format", "docker"]
         if platforms:
+            # Not with --layers: buildah would take one platform's layers, and its entry, for the other's.
             self._buildah("manifest", "create", reference)
             for platform in platforms:
                 self._buildah(*build, "--platform", platform, "--manifest", reference, str(context))
             self._buildah("manifest", "push", "--all", *self._credentials(), reference, f"docker://{reference}")
         else:
-            self._buildah(*build, "-t", reference, str(context))
+            self._buildah(*build, "--layers", "-t", reference, str(context))
             self._buildah("push", *self._credentials(), reference)
         repository, _, tag = name.rpartition(":")
         return "" if self._registry.needs_auth else self._registry.digest(repository, tag)

@@ -23,6 +23,7 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
         "the command {0} may not be executed by this user",
         True,
     ),
+    (r"(?:open executable|exec).*?: permission denied", "the command may not be executed by this user", True),
     (r"exec format error", "the command is for another architecture than this host's", True),
     (r"executable path is empty|path to executable not found", "there is no command to run", True),
     (r"chdir.*?permission denied", "the working directory may not be entered by this user", True),

@@ -39,7 +39,8 @@ def resolve(user: str, groups: Sequence[str], passwd: str, group: str) -> User:
     elif found_name:
         additional = [number for _, number, members in _group_entries(group) if found_name in members]
     additional += [_group_id(each, group) for each in groups]
-    return User(uid, gid, tuple(dict.fromkeys(g for g in additional if g != gid)), home or "/")
+    # The main group, too: else a process could drop it, and with it what it forbids.
+    return User(uid, gid, tuple(dict.fromkeys((gid, *additional))), home or "/")
 
 
 def _id(text: str) -> int | None:

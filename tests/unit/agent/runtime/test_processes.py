@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,7 +55,9 @@ def test_what_is_gone() -> None:
 
 
 def test_arguments(sleeper: subprocess.Popen[bytes]) -> None:
-    assert processes.has_argument(sleeper.pid, "1000")
+    deadline = time.monotonic() + 5
+    while not processes.has_argument(sleeper.pid, "1000"):  # the kernel shows them a moment after exec
+        assert time.monotonic() < deadline
     assert not processes.has_argument(sleeper.pid, "100")
     assert not processes.has_argument(0, "1000")
 

@@ -22,22 +22,22 @@ db:x:30:
 @pytest.mark.parametrize(
     ("user", "groups", "expected"),
     [
-        ("", [], User(0, 0, (10,), "/root")),
-        ("root", [], User(0, 0, (10,), "/root")),
-        ("web", [], User(1000, 1001, (10, 20), "/srv/web")),
-        ("1000", [], User(1000, 1001, (10, 20), "/srv/web")),
+        ("", [], User(0, 0, (0, 10), "/root")),
+        ("root", [], User(0, 0, (0, 10), "/root")),
+        ("web", [], User(1000, 1001, (1001, 10, 20), "/srv/web")),
+        ("1000", [], User(1000, 1001, (1001, 10, 20), "/srv/web")),
         # a group that is named is all there is
-        ("web:db", [], User(1000, 30, (), "/srv/web")),
-        ("web:55", [], User(1000, 55, (), "/srv/web")),
-        ("web", ["db", "77"], User(1000, 1001, (10, 20, 30, 77), "/srv/web")),
-        ("web:db", ["db"], User(1000, 30, (), "/srv/web")),
+        ("web:db", [], User(1000, 30, (30,), "/srv/web")),
+        ("web:55", [], User(1000, 55, (55,), "/srv/web")),
+        ("web", ["db", "77"], User(1000, 1001, (1001, 10, 20, 30, 77), "/srv/web")),
+        ("web:db", ["db"], User(1000, 30, (30,), "/srv/web")),
         # numbers need not be in the files
-        ("4242", [], User(4242, 0, (), "/")),
-        ("4242:4243", [], User(4242, 4243, (), "/")),
+        ("4242", [], User(4242, 0, (0,), "/")),
+        ("4242:4243", [], User(4242, 4243, (4243,), "/")),
         # a name comes before a number
-        ("1500", [], User(1501, 1502, (), "/home/number")),
-        ("bare", [], User(7, 8, (), "/")),
-        (":db", [], User(0, 30, (), "/root")),
+        ("1500", [], User(1501, 1502, (1502,), "/home/number")),
+        ("bare", [], User(7, 8, (8,), "/")),
+        (":db", [], User(0, 30, (30,), "/root")),
     ],
 )
 def test_dockers_rules(user: str, groups: list[str], expected: User) -> None:
@@ -45,8 +45,8 @@ def test_dockers_rules(user: str, groups: list[str], expected: User) -> None:
 
 
 def test_an_image_without_files() -> None:
-    assert resolve("", [], "", "") == User(0, 0, (), "/")
-    assert resolve("1000", [], "", "") == User(1000, 0, (), "/")
+    assert resolve("", [], "", "") == User(0, 0, (0,), "/")
+    assert resolve("1000", [], "", "") == User(1000, 0, (0,), "/")
 
 
 @pytest.mark.parametrize(
