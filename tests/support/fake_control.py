@@ -47,6 +47,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.warnings: list[str] = []
         self.calls: dict[str, list[Any]] = defaultdict(list)
         self.failures: dict[str, list[tuple[grpc.StatusCode, str]]] = defaultdict(list)
+        self.failures_after: dict[str, list[tuple[grpc.StatusCode, str]]] = defaultdict(list)  # at a stream's end
         self.script: Script = converges
         self.on_call: Callable[[str], None] = lambda _: None
         self.version = 1
@@ -157,6 +158,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def Logs(self, request: Any, call: Any) -> Any:
         self._begin("Logs", request, call)
         yield from self.logs
+        if self.failures_after["Logs"]:
+            call.abort(*self.failures_after["Logs"].pop(0))
 
     def ListNodes(self, request: Any, call: Any) -> Any:
         self._begin("ListNodes", request, call)
