@@ -150,7 +150,10 @@ class WatchCache:
 
     def _put(self, entry: Entry) -> None:
         if entry.key == kinds.LEADER_KEY:
-            self._leader = (pb.Leader.FromString(entry.value), entry.create_revision)
+            try:
+                self._leader = (pb.Leader.FromString(entry.value), entry.create_revision)
+            except DecodeError:
+                log.error("the leader's key cannot be decoded, ignored", revision=entry.mod_revision)
             return
         kind, object_id = self._split(entry.key)
         objects = self._objects.get(kind)

@@ -129,9 +129,11 @@ async def test_who_leads() -> None:
         first = await put(store, kinds.LEADER_KEY, pb.Leader(manager_id="m1").SerializeToString())
         await cache.wait_for(first)
         assert cache.leader == pb.Leader(manager_id="m1") and cache.leader_revision == first
+        await cache.wait_for(await put(store, kinds.LEADER_KEY, b"\xff"))
+        assert cache.leader == pb.Leader(manager_id="m1")
         await cache.wait_for(await delete(store, kinds.LEADER_KEY))
         assert cache.leader is None
-        assert not recorder.changes and len(recorder.revisions) == 3
+        assert not recorder.changes and len(recorder.revisions) == 4
 
 
 async def test_what_is_not_ours_or_damaged_is_left_out() -> None:
