@@ -36,8 +36,7 @@ def wakes(change: Change, world: World) -> set[str]:
     """`world` is as it is after the change."""
     match change.kind:
         case "service":
-            # Its VIPs, published ports and networks decide about addresses, too.
-            return {SCHEDULER, service_key(change.id)}
+            return _service(change.id, cast("pb.Service | None", change.old), cast("pb.Service | None", change.new))
         case "rollout":
             rollout = cast("pb.Rollout", change.new or change.old)
             return {service_key(rollout.service_id)}
@@ -50,6 +49,23 @@ def wakes(change: Change, world: World) -> set[str]:
             return {SCHEDULER, *(service_key(s.id) for s in world.services.values() if _uses(s, change.id))}
         case _:
             return set()
+
+
+def _service(service_id: str, old: pb.Service | None, new: pb.Service | None) -> set[str]:
+    keys = {service_key(service_id)}
+    # Its VIPs, published ports and networks decide about blocks, too, and its tasks wait for its VIPs.
+    if old is None or new is None or _uses_of_addresses(old) != _uses_of_addresses(new):
+        keys.add(SCHEDULER)
+    return keys
+
+
+def _uses_of_addresses(service: pb.Service) -> tuple[object, ...]:
+    return (
+        service.removing,
+        [(vip.network_id, vip.address) for vip in service.vips],
+        [(port.protocol, port.published, port.mode) for port in service.spec.ports],
+        [attachment.network_id for attachment in service.spec.task.networks],
+    )
 
 
 def _task(old: pb.Task | None, new: pb.Task | None) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,16 +106,25 @@ class Session:
             case "applied":
                 self._applied(message.applied)
 
-    def world_changed(self, *, assignments: bool = False) -> None:
-        """Something may have to be sent."""
-        self._assignments_due |= assignments
+    def endpoints_changed(self) -> None:
+        """An endpoint update may be due."""
+        self._wake.set()
+
+    def tasks_changed(self, task_ids: Iterable[str]) -> None:
+        """Of this node: assigned, changed, gone; or what belongs to them has changed."""
+        self._assignments.touch(task_ids)
+        self._assignments_due = True
+        self._wake.set()
+
+    def networks_changed(self) -> None:
+        self._assignments.touch_networks()
+        self._assignments_due = True
         self._wake.set()
 
     def stored(self, batches: int, task_ids: Sequence[str]) -> None:
         self._acks_due = batches
         for task_id in task_ids:
-            self._assignments.mention(task_id, self._leadership.world)
-        self._assignments_due = True
+            self._assignments_due |= self._assignments.mention(task_id, self._leadership.world)
         self._wake.set()
 
     def resend_endpoints(self) -> None:

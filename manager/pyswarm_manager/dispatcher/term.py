@@ -16,9 +16,9 @@ from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.allocator.nodes import number, underlay_conflict
-from pyswarm_manager.allocator.upkeep import attached_networks
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.acks import NodeAcks
+from pyswarm_manager.dispatcher.attached import Attached
 from pyswarm_manager.dispatcher.derived import Deriver, EndpointCache
 from pyswarm_manager.dispatcher.logs import LogBroker
 from pyswarm_manager.dispatcher.nodes import Facts, Limits, judge, register
@@ -68,7 +68,7 @@ class Term:
         self.logs = LogBroker(self._session_of)
         self.node_list_version = 0
         self.awaited_revision = 0
-        self.attached_networks: Collection[str] = attached_networks(world)
+        self._attached = Attached(())
         self._applier = applier
         self._catch_up = catch_up
         self._clock = clock
@@ -90,12 +90,17 @@ class Term:
         return self._sessions.values()
 
     @property
+    def attached_networks(self) -> Collection[str]:
+        return self._attached.networks
+
+    @property
     def queue(self) -> KeyQueue:
         return self._queue
 
     def open(self) -> None:
         """Reads the world as it is. Before `run`, and before the first `admit`: a session's first set is complete."""
         self._unsubscribe = self.world.subscribe(self._changed)
+        self._attached = Attached(self.world.services.values())
         for node_id in self.world.nodes:
             self._queue.add(_NODE + node_id)
         for service_id in {task.service_id for task in self.world.tasks.values()}.union(self.world.services):
@@ -186,38 +191,42 @@ class Term:
     # The world.
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
-        services: set[str] = set()
-        nodes: set[str] = set()  # whose assignments may differ
-        awaited, cursor, everybody = self.awaited_revision, self.endpoints.cursor, False
+        services: set[str] = set()  # whose endpoints may differ
+        tasks: dict[str, set[str]] = {}  # node id → tasks whose assignment may differ
+        awaited, cursor, nodes = self.awaited_revision, self.endpoints.cursor, self.node_list_version
+        has_networks = False
         for change in changes:
             match change.kind:
                 case "task":
                     for task in (change.old, change.new):
                         if isinstance(task, pb.Task):
                             services.add(task.service_id)
-                            nodes.add(task.node_id)
+                            tasks.setdefault(task.node_id, set()).add(task.id)
                     if isinstance(change.new, pb.Task):
                         self._await_confirmations(change.new)
                 case "service":
                     services.add(change.id)
-                    self.attached_networks = attached_networks(self.world)
-                    everybody = True
+                    old, new = cast("pb.Service | None", change.old), cast("pb.Service | None", change.new)
+                    has_networks |= self._attached.change(old, new)
                 case "rollout":
                     services.add(cast("pb.Rollout", change.new or change.old).service_id)
                 case "node":
                     self._node_changed(change, services)
                 case "network":
-                    everybody = True
+                    has_networks = True
                 case "registryauth":
-                    nodes.update(task.node_id for task in self.world.tasks_of_service(change.id))
+                    for task in self.world.tasks_of_service(change.id):
+                        tasks.setdefault(task.node_id, set()).add(task.id)
         for service_id in services:
             self._refresh(service_id)
-        has_endpoints = cursor != self.endpoints.cursor or awaited != self.awaited_revision
+        is_owed = (awaited, cursor, nodes) != (self.awaited_revision, self.endpoints.cursor, self.node_list_version)
         for session in self._sessions.values():
-            if everybody or session.node_id in nodes:
-                session.world_changed(assignments=True)
-            elif has_endpoints or any(change.kind == "node" for change in changes):
-                session.world_changed()
+            if session.node_id in tasks:
+                session.tasks_changed(tasks[session.node_id])
+            if has_networks:
+                session.networks_changed()
+            if is_owed:
+                session.endpoints_changed()
 
     def _node_changed(self, change: Change, services: set[str]) -> None:
         old, new = cast("pb.Node | None", change.old), cast("pb.Node | None", change.new)
@@ -258,7 +267,7 @@ class Term:
             self._refresh(key.removeprefix(_HOLD))
             if cursor != self.endpoints.cursor:
                 for session in self._sessions.values():
-                    session.world_changed()
+                    session.endpoints_changed()
             return None
         return await self._look_after(key.removeprefix(_NODE))
 

@@ -10,6 +10,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.dispatcher import derived
 from pyswarm_manager.dispatcher.assignments import AssignmentSet
+from pyswarm_manager.dispatcher.attached import Attached
 from pyswarm_manager.dispatcher.derived import EndpointCache
 from pyswarm_manager.endpoints import derive
 from pyswarm_manager.plan import World, changed
@@ -66,15 +67,18 @@ def test_only_what_the_agent_acts_on_is_sent_again() -> None:
     assignments = AssignmentSet("n")
     assert assignments.update(world, ()) is not None
     world.put(task("t", pb.TASK_STATE_RUNNING))
+    assignments.touch(["t"])
     assert assignments.update(world, ()) is None, "its own status is no news to it"
     for change in ("leaving", "released", "addresses_free"):
         order = changed(world.tasks["t"])
         setattr(order, change, True)
         world.put(order)
+        assignments.touch(["t"])
         update = assignments.update(world, ())
         assert update is not None and not update.complete
         assert [getattr(t, change) for t in update.tasks] == [True]
     world.drop(task("t"))
+    assignments.touch(["t"])
     update = assignments.update(world, ())
     assert update is not None and list(update.removed_tasks) == ["t"]
 
@@ -93,8 +97,8 @@ def test_a_task_that_the_agent_has_and_the_manager_does_not_is_removed_from_it()
     world.put(task("other", node_id="m"))
     assignments = AssignmentSet("n")
     assignments.update(world, ())
-    for task_id in ("mine", "other", "ghost"):
-        assignments.mention(task_id, world)
+    mentioned = [assignments.mention(task_id, world) for task_id in ("mine", "other", "ghost")]
+    assert mentioned == [False, True, True]
     update = assignments.update(world, ())
     assert update is not None and sorted(update.removed_tasks) == ["ghost", "other"]
     assert assignments.update(world, ()) is None
@@ -116,6 +120,54 @@ def test_networks_of_all_services_and_those_with_blocks() -> None:
     update = AssignmentSet("n").update(world, {"attached"})
     assert update is not None
     assert sorted(n.id for n in update.networks) == ["attached", "net", "with-block"]
+
+
+def test_the_network_of_a_new_address_comes_with_the_task() -> None:
+    world = Store()
+    world.put(pb.Network(id="net"))
+    assignments = AssignmentSet("n")
+    first = assignments.update(world, ())
+    assert first is not None and not first.networks
+    world.put(task("t"))
+    assignments.touch(["t"])
+    update = assignments.update(world, ())
+    assert update is not None and [n.id for n in update.networks] == ["net"]
+
+
+def test_touching_what_changes_gives_what_a_full_look_would() -> None:
+    rng = random.Random(5)
+    world = Store()
+    assignments = AssignmentSet("n")
+    have: dict[str, pb.Task] = {}
+    for _ in range(2000):
+        task_id = f"t{rng.randrange(30)}"
+        if task_id in world.tasks and rng.random() < 0.3:
+            world.drop(world.tasks[task_id])
+        else:
+            state = rng.choice([pb.TASK_STATE_NEW, pb.TASK_STATE_ASSIGNED, pb.TASK_STATE_RUNNING])
+            world.put(task(task_id, state, node_id=rng.choice(["n", "n", "m"]), leaving=rng.random() < 0.5))
+        assignments.touch([task_id])
+        if rng.random() < 0.2 and (update := assignments.update(world, ())) is not None:
+            have.update((t.id, t) for t in update.tasks)
+            for removed in update.removed_tasks:
+                del have[removed]
+            whole = AssignmentSet("n").update(world, ())
+            assert whole is not None
+            assert {t.id: t.leaving for t in whole.tasks} == {i: t.leaving for i, t in have.items()}
+
+
+def test_attached_networks_are_counted() -> None:
+    def on(service_id: str, *networks: str) -> pb.Service:
+        return pb.Service(id=service_id, vips=[pb.Vip(network_id=network) for network in networks])
+
+    attached = Attached([on("a", "x", "y")])
+    assert set(attached.networks) == {"x", "y"}
+    assert not attached.change(None, on("b", "x"))
+    assert attached.change(None, on("c", "z"))
+    assert not attached.change(on("a", "x", "y"), on("a", "y"))
+    assert attached.change(on("b", "x"), None)
+    assert attached.change(on("c", "z"), on("c", "w")), "one came and one went"
+    assert set(attached.networks) == {"y", "w"}
 
 
 class Replica:

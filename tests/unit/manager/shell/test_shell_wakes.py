@@ -72,6 +72,16 @@ def test_service_and_rollout_wake_the_service_also_when_they_go() -> None:
     assert wakes(Change("rollout", "r", pb.Rollout(id="r", service_id="web"), None), world()) == {WEB}
 
 
+def test_the_scheduler_looks_when_a_services_use_of_addresses_changes_and_only_then() -> None:
+    def woken_by(**fields: object) -> set[str]:
+        return wakes(Change("service", "web", pb.Service(id="web"), pb.Service(id="web", **fields)), world())
+
+    published = spec.ServiceSpec(ports=[spec.Port(target=80, published=8080)])
+    for fields in ({"vips": [pb.Vip(address="10.0.0.1")]}, {"spec": published}, {"removing": True}):
+        assert woken_by(**fields) == {WEB, "scheduler"}
+    assert woken_by(spec=spec.ServiceSpec(replicas=7)) == {WEB}
+
+
 def test_credentials_wake_nobody() -> None:
     assert wakes(Change("registryauth", "web", None, pb.RegistryAuth(id="web")), world()) == set()
 
