@@ -110,8 +110,8 @@ class Applier:
     async def _apply_once(self) -> bool:
         wanted, mark, mark_at = self._wanted, self._mark, self._mark_at
         inputs = self._inputs()
-        if not inputs.node_number:
-            self._done = wanted  # no manager has ever admitted this host: there is nothing to derive
+        if not inputs.node_number or all(node.node_id != inputs.node_id for node in inputs.nodes):
+            self._done = wanted  # no manager has admitted this host yet, and told its place among the others
             return True
         try:
             await self._kernel.apply(inputs)

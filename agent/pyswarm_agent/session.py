@@ -126,7 +126,7 @@ class Session:
             self._said_at = -SAY_AGAIN
         if self._clock() - self._said_at >= SAY_AGAIN:
             self._said_at = self._clock()
-            log.warning("no session with a manager", manager=address, reason=over)
+            log.warning("no session with a manager", manager=address, reason=str(over))
 
     async def _one(self, address: str) -> None:
         try:
