@@ -194,7 +194,7 @@ def test_etcd_and_memory_behave_alike(etcd: EtcdProcess) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=25 * SOAK,
+                max_examples=12 * SOAK,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
