@@ -283,3 +283,31 @@ def test_a_task_carries_what_its_service_was_called_and_labelled() -> None:
     cluster.converge()
     task = cluster.of_slot(1)[0]
     assert (task.service_name, dict(task.service_labels), task.spec_version) == ("web", {"team": "blue"}, 1)
+
+
+def test_stop_first_does_not_wait_for_a_task_on_a_node_that_is_down() -> None:
+    wanted = build.service_spec(replicas=1, task=build.task_spec("v1-good"))
+    wanted.update.order = spec.UPDATE_ORDER_STOP_FIRST
+    cluster = deployed(wanted)
+    wanted.task.container.image = "v2-good"
+    cluster.deploy(wanted)
+    while not any(t.leaving for t in cluster.living()):
+        cluster.converge()
+        cluster.schedule()
+        for task in cluster.living():
+            cluster.agent(task.id)
+    old, new = cluster.of_slot(1)
+    assert old.leaving and new.desired_state == pb.TASK_STATE_READY and new.node_id != old.node_id
+    cluster.cut_node(old.node_id)
+    cluster.settle()
+    assert [t.id for t in cluster.serving()] == [new.id]
+    assert cluster.rollout.state == pb.ROLLOUT_STATE_COMPLETED
+
+
+def test_a_host_port_is_taken_over_from_a_node_that_is_down() -> None:
+    wanted = build.service_spec(replicas=2, task=build.task_spec("v1-good"))
+    wanted.task.host_ports.add(target=80, published=8080, mode=spec.PUBLISH_MODE_HOST)
+    cluster = deployed(wanted)
+    cluster.cut_node("n1")
+    cluster.settle()
+    assert len(cluster.serving()) == 2
