@@ -116,6 +116,7 @@ class _Collector:
     def __init__(self, figures: Figures, traffic: Callable[[], tuple[ByName, ByName]]) -> None:
         self._figures = figures
         self._traffic = traffic
+        self._names: dict[str, str] = {}  # of services that are gone, too: their counters stay
 
     def collect(self) -> Iterable[Metric]:
         figures = self._figures
@@ -133,7 +134,8 @@ class _Collector:
         queries.add_metric([], figures.dns_queries())
         yield queries
         by_task, by_service = self._traffic()
-        yield from _traffic("service", by_service, {**figures.service_names()})
+        self._names.update(figures.service_names())
+        yield from _traffic("service", by_service, self._names)
         yield from _traffic("task", by_task, {i: f"{x.task.service_name}.{x.task.slot}" for i, x in lives.items()})
 
 
