@@ -117,12 +117,22 @@ class NftDataplane:
         watch.pause()
         try:
             self._loaded = False
-            await self._nft.load(self._table.whole(self._state.gateway))
+            await self._load_table(self._state.gateway)
             self._loaded = True
             self.reloads += 1
             self._handles = self._read_handles()
         finally:
             watch.listen()
+
+    async def _load_table(self, gateway: str) -> None:
+        there = self._read_handles()[0] != 0
+        if there:
+            try:
+                await self._nft.load(self._table.whole(gateway, anew=False, recount=self.reloads == 0))
+                return
+            except KernelRefused as e:
+                log.warning("balancer table is not as we make it, making it anew reason=%s", e)
+        await self._nft.load(self._table.whole(gateway, anew=True))
 
     async def _load_egress(self) -> None:
         assert self._state is not None

@@ -101,6 +101,9 @@ class Table:
         self._chains |= chains_in(values)
         parts += [f"delete element {_TABLE} {name} {{ {', '.join(keys)} }}" for name, keys in gone.items()]
         parts += [f"add element {_TABLE} {name} {{ {', '.join(keys)} }}" for name, keys in come.items()]
+        for name in sorted(self._networks_left(gone)):
+            self._chains.discard(name)
+            parts += [f"flush chain {_TABLE} {name}", f"delete chain {_TABLE} {name}"]
         if self._graves and not self._tombs:
             parts.append(f"delete chain {_TABLE} graves")
         elif self._tombs and not self._graves:
@@ -108,23 +111,44 @@ class Table:
         self._graves = self._tombs > 0
         return "; ".join(parts)
 
-    def whole(self, gateway: str) -> str:
-        """The table from nothing, in place of whatever is there, as one transaction for `nft -f`."""
+    def _networks_left(self, gone: Mapping[str, object]) -> set[str]:
+        """Chains of networks that this host has no more. (Those for N slots stay: there are few.)"""
+        if not gone.keys() & {"same", "inside"}:
+            return set()
+        used = chains_in(value for key, value in self.elements().items() if key[0] in ("same", "inside"))
+        return {name for name in self._chains if "_" in name} - used
+
+    def whole(self, gateway: str, *, anew: bool, recount: bool = True) -> str:
+        """All of the table, in place of what is there, as one transaction for `nft -f`.
+
+        `anew=False` empties the table that is there and fills it again, which no connection notices; it is refused when
+        the table has other sets than it should. `anew=True` deletes it first: of the connections that begin in that
+        moment, one in some hundreds must send its SYN again. `recount=False` keeps the counters, where the table is not
+        made anew.
+        """
         self._before.clear()
         elements = self.elements()
         self._chains = chains_in(elements.values())
         self._graves = self._tombs > 0
+        base = ruleset.base(gateway)
+        lines = [f"add table {_TABLE}"]
+        if anew:
+            lines += [f"delete table {_TABLE}", f"add table {_TABLE}"]
+        else:
+            lines.append(f"flush table {_TABLE}")
+            lines += [f"flush {kind} {_TABLE} {name}" for kind, name in ruleset.containers(base, counted=recount)]
+        # nft sends the elements of a map of ranges along with the map: what they lead to must be there by then
+        lines += [f"add chain {_TABLE} {name}" for name in sorted(self._chains)]
+        lines.append(base)
+        lines += [line for name in sorted(self._chains) for line in ruleset.chain(name).split("; ")]
         by_name: dict[str, list[str]] = {}
         for (name, key), value in elements.items():
             by_name.setdefault(name, []).append(f"{key} : {value}" if value else key)
-        lines = [f"add table {_TABLE}", f"delete table {_TABLE}", ruleset.base(gateway)]
-        lines += [line for name in sorted(self._chains) for line in ruleset.chain(name).split("; ")]
         for name, keys in by_name.items():
             # a statement of 50,000 elements is slower to parse than fifty of a thousand
-            lines += [
-                f"add element {_TABLE} {name} {{ {', '.join(keys[at : at + 1000])} }}"
-                for at in range(0, len(keys), 1000)
-            ]
-        if self._graves:
-            lines += ruleset.GRAVES.splitlines()
+            for at in range(0, len(keys), 1000):
+                lines.append(f"add element {_TABLE} {name} {{ {', '.join(keys[at : at + 1000])} }}")
+        lines += ruleset.GRAVES.splitlines()
+        if not self._graves:
+            lines.append(f"delete chain {_TABLE} graves")
         return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import gcd
 
+from pyswarm_proxy.ruleset import network_chain
 from pyswarm_proxy.state import MARK_REPLY, Backend, HostState, LocalTask, Pool, Redirect, Service
 
 Key = tuple[str, str]
@@ -84,8 +85,8 @@ def host_elements(state: HostState) -> Elements:
     for segment in state.segments:
         out["ranges", segment.subnet] = ""
         out["vipranges", segment.vip_range] = ""
-        out["same", f"{segment.subnet} . {segment.subnet}"] = ""
-        out["inside", f'"{segment.device}" . {segment.subnet}'] = ""
+        out["same", segment.subnet] = f"jump {network_chain('same', segment.subnet)}"
+        out["inside", f'"{segment.device}"'] = f"goto {network_chain('inside', segment.subnet)}"
         out["sources", f'"{segment.device}"'] = segment.source
         out["vnis", str(segment.vni)] = ""
     return out
@@ -93,4 +94,4 @@ def host_elements(state: HostState) -> Elements:
 
 def chains_in(elements: Iterable[str]) -> set[str]:
     """The shared chains that these values lead to."""
-    return {value[5:] for value in elements if value.startswith("goto ")}
+    return {value[5:] for value in elements if value.startswith(("goto ", "jump "))}

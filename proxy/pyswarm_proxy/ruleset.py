@@ -49,8 +49,8 @@ def base(gateway: str) -> str:
 
  set ranges {{ type ipv4_addr; flags interval; }}
  set vipranges {{ type ipv4_addr; flags interval; }}
- set same {{ typeof ip saddr . ip daddr; flags interval; }}
- set inside {{ typeof iifname . ip daddr; flags interval; }}
+ map same {{ typeof ip saddr : verdict; flags interval; }}
+ map inside {{ typeof iifname : verdict; }}
  set nodes {{ typeof ip saddr; }}
  set vnis {{ typeof @th,96,24; }}
  map zones {{ typeof ether saddr : ct zone; }}
@@ -109,6 +109,13 @@ def base(gateway: str) -> str:
   {_IS_REPLY} goto reply
   iifname {_PEER} goto mangle_peer
   iifname {_LINK} ct state new ct timeout set "brief"
+  meta l4proto udp ip frag-off & 0x4000 != 0 ip length > 1280 fib daddr type local goto may_be_split
+ }}
+ # A datagram that fits the underlay but not the overlay: its sender would only learn of it by losing the first one.
+ # (Senders give what they forbid to split no number of its own; the pieces need one.)
+ chain may_be_split {{
+  ip id set numgen random mod 65536
+  ip frag-off set 0
  }}
  chain mangle_peer {{
   ct state new goto mangle_new
@@ -182,8 +189,7 @@ def base(gateway: str) -> str:
   ip saddr @resets
  }}
  chain from_task {{
-  ip daddr @vipranges ip saddr . ip daddr @same goto refuse
-  ip saddr . ip daddr @same accept
+  ip saddr vmap @same
   ct status & dnat != 0 ct original ip daddr != @ranges accept
   ip daddr @ranges goto forbid
   ip daddr @nodes goto forbid
@@ -191,7 +197,7 @@ def base(gateway: str) -> str:
  chain from_peer {{
   # Two owners that redirect to each other: the second round ends.
   oifname {_PEER} ct status & dnat != 0 ip ttl set 5
-  iifname . ip daddr @inside accept
+  iifname vmap @inside
   drop
  }}
  chain forbid {{
@@ -245,11 +251,22 @@ add rule {TABLE} graves ip daddr @tombs ct state established,new meta l4proto tc
 """
 
 
+def containers(text: str, *, counted: bool) -> list[tuple[str, str]]:
+    """("set" or "map", name) of all that are filled by us (the kernel fills the others), with those that count or
+    not."""
+    kept = (line for line in text.splitlines() if " dynamic" not in line and (counted or " counter;" not in line))
+    lines = (line.split() for line in kept)
+    return [(words[0], words[1]) for words in lines if words and words[0] in ("set", "map")]
+
+
 def chain(name: str) -> str:
     """One of the chains shared by all places with N slots, as one line that may follow others.
 
     v: a VIP, h: a VIP with affinity, r: a leaving task, p: a published port, q: a published port with affinity.
+    Or one of a network, in whose name its range stands: same_10_1_0_0_16, inside_10_1_0_0_16.
     """
+    if "_" in name:
+        return _network_chain(name)
     kind, slots = name[0], int(name[1:])
     pick = f"jhash ip saddr mod {slots} seed {AFFINITY_SEED:#x}" if kind in "hq" else f"numgen random mod {slots}"
     rules = ['ct timeout set "brief"']
@@ -260,6 +277,23 @@ def chain(name: str) -> str:
             rules.append(f"meta l4proto {proto} dnat ip to meta l4proto . th dport . {pick} map @portbackends")
     else:
         rules.append(f"dnat ip to ip daddr . {pick} map @backends")
+    return "; ".join([f"add chain {TABLE} {name}"] + [f"add rule {TABLE} {name} {rule}" for rule in rules])
+
+
+def network_chain(what: str, subnet: str) -> str:
+    """`what` "same": from a task of the network; "inside": from its VXLAN device."""
+    return f"{what}_{subnet.replace('.', '_').replace('/', '_')}"
+
+
+def _network_chain(name: str) -> str:
+    """Not sets of pairs of ranges, though it would be shorter: when such a set is replaced the kernel answers "not in
+    it" for some microseconds, and new connections are lost."""
+    what, *numbers = name.split("_")
+    subnet = f"{'.'.join(numbers[:4])}/{numbers[4]}"
+    rules = {
+        "same": [f"ip daddr != {subnet} return", "ip daddr @vipranges goto refuse", "accept"],
+        "inside": [f"ip daddr {subnet} accept", "drop"],
+    }[what]
     return "; ".join([f"add chain {TABLE} {name}"] + [f"add rule {TABLE} {name} {rule}" for rule in rules])
 
 

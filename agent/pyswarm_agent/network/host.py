@@ -62,6 +62,7 @@ class HostNetwork:
         self._rtnl: rtnl.Rtnl | None = None
         self._watch: KernelWatch | None = None
         self._wanted: Wanted | None = None
+        self._underlay_index = 0
         self.changed = asyncio.Event()  # somebody else touched something of ours: call repair()
 
     async def start(self) -> None:
@@ -92,21 +93,31 @@ class HostNetwork:
         if before is not None and wanted.overlay == before.overlay and not self.changed.is_set():
             self._wanted = wanted
             return False
+        self.look_anew()
         await self._reconcile(wanted, remove=False)
         self._wanted = wanted
         return before is None or stale(before.overlay, wanted.overlay)
 
+    def look_anew(self) -> None:
+        """Before the kernel is read: what was told until now will be seen. (What we then change ourselves is told too,
+        and costs one more look that finds nothing; to swallow that would swallow what others do meanwhile.)"""
+        self.changed.clear()
+        if self._watch is not None:
+            self._watch.forget()
+
     async def apply(self, wanted: Wanted) -> None:
         """Makes it so. Raises HostFailure."""
+        self.look_anew()
         await self._reconcile(wanted, remove=True)
         self._wanted = wanted
 
     async def repair(self) -> bool:
-        """Puts back what others removed or changed; True when there was something. Raises HostFailure."""
+        """Puts back what others removed or changed; True when there was something. Call `look_anew` first.
+
+        Raises HostFailure."""
         return self._wanted is not None and await self._reconcile(self._wanted, remove=True) > 0
 
     async def _reconcile(self, wanted: Wanted, *, remove: bool) -> int:
-        self.changed.clear()
         try:
             count, indexes = await self._run(lambda: self._change(wanted, remove))
         except (OSError, KeyError) as e:
@@ -114,7 +125,6 @@ class HostNetwork:
             raise HostFailure(f"the host's network could not be set up: {e}") from e
         if self._watch is not None:
             self._watch.ours(indexes)
-            self._watch.forget()
         return count
 
     def _change(self, wanted: Wanted, remove: bool) -> tuple[int, frozenset[int]]:
@@ -134,7 +144,9 @@ class HostNetwork:
             if isinstance(step.thing, Device):
                 self._finish_device(kernel, step.thing, index, add=step.add)
         return done, frozenset(
-            i for name, i in index.items() if name == "lo" or name.startswith((DEVICE_PREFIX, LINK_PREFIX))
+            i
+            for name, i in index.items()
+            if name == "lo" or i == self._underlay_index or name.startswith((DEVICE_PREFIX, LINK_PREFIX))
         )
 
     @staticmethod
@@ -152,7 +164,8 @@ class HostNetwork:
     def _underlay(self, address: str) -> Underlay:
         kernel = self._kernel()
         by_index = {link.index: link for link in kernel.links()}
-        mtu = next((by_index[i].mtu for i, local, _ in kernel.addresses() if local == address and i in by_index), 0)
+        self._underlay_index = next((i for i, local, _ in kernel.addresses() if local == address), 0)
+        mtu = by_index[self._underlay_index].mtu if self._underlay_index in by_index else 0
         strict = _read("conf/all/rp_filter") not in ("", "0")
         return Underlay(min(mtu or ETHERNET_MTU, 65535), strict, mtu > 0)
 

@@ -166,11 +166,14 @@ class NodeNetwork:
                 self._host.changed.clear()
                 self._balancer.changed.clear()
                 return
+            self._host.look_anew()
             underlay = await self._host.underlay(derive.own_node(self._inputs).address)
             if underlay.present and underlay != self._underlay:
                 self._underlay = underlay
                 await self._host.apply(self._wanted(self._effective()))
-            repaired = await self._host.repair()
+                repaired = True
+            else:
+                repaired = await self._host.repair()
             repaired = await self._balancer.ensure() or repaired
         if repaired:
             log.warning("network repaired: somebody else had changed it")

@@ -12,7 +12,7 @@ MAIN_TABLE = 254
 # Marks our routes and rules in the kernel (`ip route show proto 121`): nothing without it is ever touched.
 PROTOCOL = 121
 # Our routes' metric: no other one has it, so that replacing ours never replaces somebody else's.
-METRIC = 7900
+METRIC = 79
 RULE_PRIORITY = 7900  # replies to the entry host; the next is for the reverse-path check
 TABLE_BASE = 0x79000000  # + vni: the table that marked replies of that network are routed by
 VXLAN_OVERHEAD = 50  # bytes; outer Ethernet is not counted in an MTU: IPv4 20 + UDP 8 + VXLAN 8 + inner Ethernet 14

@@ -39,7 +39,7 @@ class KernelWatch:
         self._ours = indexes
 
     def forget(self) -> None:
-        """What was told so far was our own doing."""
+        """What was told so far is about to be looked at."""
         while True:
             try:
                 self._netlink.socket.recv(1 << 16)
@@ -69,7 +69,8 @@ class KernelWatch:
             return index in self._ours or name.startswith((DEVICE_PREFIX.encode(), LINK_PREFIX.encode()))
         if kind in (rtnl.NEW_NEIGH, rtnl.DEL_NEIGH):
             index, state = struct.unpack_from("=iH", body, 4)
-            return index in self._ours and bool(state & _NUD_PERMANENT)
+            # one that is deleted is not permanent any more when it is told
+            return index in self._ours and (kind == rtnl.DEL_NEIGH or bool(state & _NUD_PERMANENT))
         if kind in (rtnl.NEW_ADDR, rtnl.DEL_ADDR):
             return struct.unpack_from("=I", body, 4)[0] in self._ours
         if kind in (rtnl.NEW_RULE, rtnl.DEL_RULE):

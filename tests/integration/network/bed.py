@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -200,11 +201,12 @@ class Server:
             udp.sendto(f"{self.name} {client[0]} {len(data)}".encode(), client)
 
     def stop(self) -> None:
-        """As when its process is killed: connections are reset, the port is closed."""
+        """As when its process is killed with work unread: connections are reset, the port is closed."""
         for stop in self._stops:
             stop()
         self._stops.clear()
         for writer in list(self.writers):
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
 
