@@ -152,7 +152,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         names = {self._service(ref, call).spec.name for ref in request.services}
         found = [t for t in self.tasks if not names or t.service_name in names]
         if request.node:
-            found = [t for t in found if t.node_id == self._node(request.node, call).id]
+            node_id = self._node(request.node, call).id
+            found = [t for t in found if t.node_id == node_id]
         return control.ListTasksResponse(tasks=found, nodes=NODES)
 
     def Logs(self, request: Any, call: Any) -> Any:
