@@ -1,4 +1,4 @@
-"""The simulator's ground: time that only moves when nothing else can happen."""
+"""The simulator's ground: time that only moves when nothing else can happen, and processes that freeze and die."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from tests.simulation.virtual import Deadlock, run
+from tests.simulation.virtual import Deadlock, Party, later, run
 
 
 def test_an_hour_passes_in_no_time() -> None:
@@ -57,3 +57,56 @@ def test_the_order_is_the_same_each_time() -> None:
         return order
 
     assert run(main()) == run(main())
+
+
+def test_a_party_that_is_killed_does_no_more_and_its_children_neither() -> None:
+    async def main() -> list[str]:
+        seen: list[str] = []
+        children: list[asyncio.Task[None]] = []
+        party = Party("p")
+
+        async def child() -> None:
+            while True:
+                await asyncio.sleep(1)
+                seen.append("child")
+
+        async def parent() -> None:
+            children.append(asyncio.create_task(child()))
+            asyncio.get_running_loop().call_later(2.5, seen.append, "own timer")
+            later(2.5, seen.append, "the world's timer")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                party.check()
+                seen.append("never")
+
+        party.spawn(parent())
+        await asyncio.sleep(1.5)
+        party.kill()
+        await asyncio.sleep(10)
+        assert not party.tasks
+        return seen
+
+    assert run(main()) == ["child", "the world's timer"]
+
+
+def test_a_party_that_is_frozen_goes_on_where_it_was() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        seen: list[float] = []
+        party = Party("p")
+
+        async def work() -> None:
+            for _ in range(3):
+                await asyncio.sleep(1)
+                seen.append(loop.time())
+
+        party.spawn(work())
+        await asyncio.sleep(1.5)
+        party.freeze()
+        await asyncio.sleep(10)
+        party.thaw()
+        await asyncio.sleep(10)
+        return seen
+
+    assert run(main()) == [1.0, 11.5, 12.5]

@@ -2,13 +2,20 @@
 
 When nothing is ready the clock jumps to the next timer. Real I/O, threads and child processes are refused: what needs
 them has no place in a simulation.
+
+Everything that runs belongs to a `Party` (a process of the simulated cluster) or to nobody (the world around them). A
+party can be frozen, as by SIGSTOP: what it would do waits. It can be killed: its work is cancelled, and whatever its
+clean-up still asks of the world is refused, since each of its connections to the world looks at `alive`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import selectors
-from collections.abc import Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,11 +25,66 @@ class Deadlock(Exception):
     """Everything waits, and no timer is set."""
 
 
+class Party:
+    """One life of one process. `name` is for stories."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.frozen = False
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.context: Context = copy_context()
+        self.context.run(PARTY.set, self)
+        self._held: list[asyncio.Handle] = []
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        return self.context.run(asyncio.get_running_loop().create_task, work)
+
+    def check(self) -> None:
+        """Called by whatever connects it to the world: a process that is dead asks for nothing."""
+        if not self.alive:
+            raise asyncio.CancelledError(f"{self.name} is dead")
+
+    def freeze(self) -> None:
+        self.frozen = self.alive
+        if self.frozen:
+            _loop().frozen += 1
+
+    def thaw(self) -> None:
+        if self.frozen:
+            self.frozen = False
+            loop = _loop()
+            loop.frozen -= 1
+            held, self._held = self._held, []
+            loop.ready.extend(held)
+
+    def kill(self) -> None:
+        """At once, whatever it was doing."""
+        if not self.alive:
+            return
+        self.thaw()
+        self.alive = False
+        _loop().drop_timers(self)
+        for task in list(self.tasks):
+            task.cancel()
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        self._held.append(handle)
+
+
+PARTY: ContextVar[Party | None] = ContextVar("party", default=None)
+NOBODY = Context()  # what the world itself does, whoever caused it
+
+
+def later(delay: float, call: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+    """By the world: it happens though whoever asked for it dies."""
+    return asyncio.get_running_loop().call_later(delay, call, *args, context=NOBODY)
+
+
 class _NoFiles(selectors.BaseSelector):
-    """Stands where the loop's selector stands: waiting for files is letting time pass."""
+    """Stands where the loop's selector stands."""
 
     def __init__(self) -> None:
-        self.now = 0.0
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -37,10 +99,6 @@ class _NoFiles(selectors.BaseSelector):
         return self._keys.pop(descriptor)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Deadlock("everything waits and no timer is set")
-        if timeout > 0:
-            self.now += timeout
         return []
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
@@ -50,28 +108,97 @@ class _NoFiles(selectors.BaseSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """`time()` starts at 0 and moves only when nothing else can happen at the present moment."""
 
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _timer_cancelled_count: int
+
     def __init__(self) -> None:
-        self._files = _NoFiles()
-        super().__init__(self._files)
-        # below this, two timers would be one; the default depends on the machine's clock
-        self._clock_resolution = 1e-9
+        self.now = 0.0
+        self.steps = 0
+        self.frozen = 0  # parties
+        super().__init__(_NoFiles())
+        self.set_task_factory(_make_task)
 
     def time(self) -> float:
-        return self._files.now
+        return self.now
+
+    @property
+    def ready(self) -> deque[asyncio.Handle]:
+        return self._ready
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} wants a thread; in a simulation there are none")
+
+    def drop_timers(self, party: Party) -> None:
+        for handle in self._scheduled:
+            if not handle.cancelled() and handle._context.get(PARTY) is party:  # type: ignore[attr-defined]
+                handle.cancel()
+
+    def _run_once(self) -> None:
+        """In place of asyncio's own: the same, but for the clock and for parties that are frozen."""
+        ready, scheduled = self._ready, self._scheduled
+        if self._timer_cancelled_count > 100 and self._timer_cancelled_count * 2 > len(scheduled):
+            kept = [handle for handle in scheduled if not handle._cancelled]  # type: ignore[attr-defined]
+            for handle in scheduled:
+                if handle._cancelled:  # type: ignore[attr-defined]
+                    handle._scheduled = False  # type: ignore[attr-defined]
+            heapq.heapify(kept)
+            scheduled[:] = kept
+            self._timer_cancelled_count = 0
+        while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+        if not ready:
+            if not scheduled:
+                raise Deadlock("everything waits and no timer is set")
+            self.now = max(self.now, scheduled[0].when())
+        while scheduled and scheduled[0].when() <= self.now:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:  # type: ignore[attr-defined]
+                continue
+            if self.frozen:
+                party = handle._context.get(PARTY)  # type: ignore[attr-defined]
+                if party is not None and party.frozen:
+                    party.hold(handle)
+                    continue
+            self.steps += 1
+            handle._run()  # type: ignore[attr-defined]
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    context = options.get("context")
+    party = PARTY.get() if context is None else context.get(PARTY)
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+    if party is not None:
+        party.tasks[task] = None
+        task.add_done_callback(party.tasks.pop, context=NOBODY)
+        if not party.alive:
+            task.cancel()
+    return task
+
+
+def _loop() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Runs it to its end under virtual time; whatever it left running is cancelled."""
     loop = VirtualLoop()
+    loop.set_exception_handler(lambda loop, context: None)
     try:
         return loop.run_until_complete(main)
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        for _ in range(3):
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=60))
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

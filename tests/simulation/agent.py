@@ -1,0 +1,185 @@
+"""One life of an agent: the production agent, on a simulated host."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tests.simulation.disk import PartyDisk
+from tests.simulation.facades import (
+    Balancer,
+    HostNetwork,
+    Images,
+    Links,
+    Logs,
+    Names,
+    Publisher,
+    Runtime,
+)
+from tests.simulation.host import Host
+from tests.simulation.net import Net
+from tests.simulation.streams import CONNECT_WITHIN, Link, Server
+from tests.simulation.virtual import Party
+
+from pyswarm_agent.app_agent import Agent, Parts
+from pyswarm_agent.health.prober import Prober
+from pyswarm_agent.journal import Journal
+from pyswarm_agent.journal_records import Records
+from pyswarm_agent.network.node import NodeNetwork
+from pyswarm_agent.session import SessionOver, Stream
+from pyswarm_agent.session_dial import Dialer
+from pyswarm_agent.tasks.request import Here
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import endpoints_pb2 as ep
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
+
+CPUS, MEMORY = 8 * 10**9, 16 << 30
+
+
+class Ears(Protocol):
+    """Hears what the agent is told and what it says."""
+
+    def obeyed_stale(self, host: Host, fence: wire.Fence, newest: wire.Fence) -> None: ...
+
+
+class AgentProcess:
+    def __init__(
+        self,
+        host: Host,
+        party: Party,
+        net: Net,
+        servers: Mapping[str, Server],
+        certificate: bytes,
+        rng: random.Random,
+        ears: Ears,
+        *,
+        is_manager: bool,
+    ) -> None:
+        """`servers`: by address, those that run now."""
+        self.host = host
+        self.party = party
+        self.links: list[Link] = []
+        self.agent: Agent | None = None
+        self.disk = PartyDisk(host.disk, party)
+        self._net = net
+        self._servers = servers
+        self._certificate = certificate
+        self._rng = rng
+        self._ears = ears
+        self._is_manager = is_manager
+
+    async def run(self, managers: list[str]) -> None:
+        """Until it is killed. A journal that cannot be read ends it, as the real one's daemon."""
+        host = self.host
+        journal = Journal(Path("/agent/journal"), disk=self.disk, compact_at=200_000)
+        journal.open()
+        runtime = Runtime(host, self.party)
+        network = NodeNetwork(Path("/run"), Balancer(host, self.party), HostNetwork(host, self.party))  # type: ignore[arg-type]
+        parts = Parts(
+            records=Records(journal),
+            runtime=runtime,
+            images=Images(host, self.party),
+            links=Links(host, self.party),
+            network=network,
+            probes=Prober(runtime, host.now),
+            logs=Logs(),
+            names=Names(),
+            connector=self,
+            publisher=Publisher(),
+            here=Here(host.node_id, host.name, "169.254.1.1", (), "amd64"),
+            hello=self._hello,
+            booted_at=host.booted_at,
+        )
+        loop = asyncio.get_running_loop()
+        self.agent = Agent(parts, Dialer(managers, self._rng), host.now, loop.time)
+        await self.agent.run()
+
+    def _hello(self) -> wire.Hello:
+        platform = spec.Platform(os="linux", architecture="amd64")
+        return wire.Hello(
+            node_id=self.host.node_id,
+            address=self.host.address,
+            role=spec.NODE_ROLE_MANAGER if self._is_manager else spec.NODE_ROLE_WORKER,
+            description=pb.NodeDescription(
+                hostname=self.host.name, platform=platform, nano_cpus=CPUS, memory=MEMORY, version="sim", mtu=1500
+            ),
+            labels={"zone": "ab"[int(self.host.name[-1]) % 2]},
+        )
+
+    # ---- a session.Connector ----
+
+    async def open(self, address: str) -> Stream:
+        self.party.check()
+        host = address.partition(":")[0]
+        server = self._servers.get(address)
+        if not self._net.linked(self.host.name, host) or (server is not None and server.party.frozen):
+            await asyncio.sleep(CONNECT_WITHIN)
+            self.party.check()
+            raise SessionOver(f"{address} cannot be reached within {CONNECT_WITHIN:g} s")
+        await asyncio.sleep(3 * self._net.delay(self.host.name, host))
+        self.party.check()
+        server = self._servers.get(address)
+        if server is None or not server.party.alive:
+            raise SessionOver("connection refused")
+        link = Link(self._net, self._rng, self.party, self.host.name, server, self._certificate)
+        self.links = [old for old in self.links if not old.is_over]
+        self.links.append(link)
+        heard = _Heard(self.host, self._ears)
+        link.on_read, link.on_write = heard.read, heard.wrote
+        return link
+
+    def died(self) -> None:
+        for link in self.links:
+            link.agent_died()
+
+
+class _Heard:
+    """Of one session: which of this host's tasks were leaving in each endpoint update, and whether a message of a
+    deposed leader was obeyed. The newest fence that the host has seen is the host's, across its agents."""
+
+    def __init__(self, host: Host, ears: Ears) -> None:
+        self._host = host
+        self._ears = ears
+        self._leaving: dict[str, frozenset[str]] = {}  # service → own leaving tasks, so far
+        self._by_seq: dict[int, frozenset[str]] = {}
+        self._stale: wire.Fence | None = None
+
+    def read(self, message: wire.ManagerMessage | None) -> None:
+        """The next message is being read: the one before it was obeyed."""
+        if self._stale is not None:
+            self._ears.obeyed_stale(self._host, self._stale, self._host.newest_fence)
+            self._stale = None
+        if message is None:
+            return
+        fence, newest = message.fence, self._host.newest_fence
+        if message.HasField("not_leader"):
+            return
+        if (fence.leader_revision, fence.revision) < (newest.leader_revision, newest.revision):
+            self._stale = fence
+            return
+        self._host.newest_fence = fence
+        if message.HasField("endpoints"):
+            self._endpoints(message.endpoints)
+
+    def wrote(self, message: wire.AgentMessage) -> None:
+        if message.HasField("applied"):
+            left = self._by_seq.get(message.applied.seq, frozenset())
+            for task_id in sorted(left):
+                self._host.left[task_id] = None
+
+    def _endpoints(self, update: wire.EndpointUpdate) -> None:
+        if update.complete:
+            self._leaving = {}
+        for service in update.services:
+            self._leaving[service.service_id] = frozenset(
+                endpoint.task_id
+                for endpoint in service.endpoints
+                if endpoint.node_id == self._host.node_id and endpoint.state == ep.ENDPOINT_STATE_LEAVING
+            )
+        for service_id in update.removed_services:
+            self._leaving.pop(service_id, None)
+        self._by_seq[update.seq] = frozenset().union(*self._leaving.values())

@@ -1,0 +1,98 @@
+"""What must never be done on a host, looked at when it is about to be done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from tests.simulation.findings import Findings
+from tests.simulation.host import Container, Host
+from tests.simulation.truth import Truth
+
+from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import objects_pb2 as pb
+
+
+class HostWatcher:
+    """A `host.Watcher`, `agent.Ears` and `manager.Judge`."""
+
+    def __init__(self, truth: Truth, findings: Findings) -> None:
+        self.hosts: Mapping[str, Host] = {}
+        self.starts: Counter[str] = Counter()
+        self._truth = truth
+        self._findings = findings
+
+    # ---- a host's ----
+
+    def started(self, host: Host, container: Container) -> None:
+        task_id = container.request.task_id
+        self.starts[task_id] += 1
+        if self.starts[task_id] > 1:
+            self._findings.add("a task id starts at most once", f"{task_id} is started again on {host.name}", task_id)
+        task = self._truth.tasks.get(task_id)
+        if task is None:
+            return  # a successor that nobody knows yet, or one that is gone and will be told
+        if task.node_id != host.node_id:
+            self._findings.add(
+                "a task runs on its own node",
+                f"{task_id} belongs to {task.node_id}, and is started on {host.name}",
+                task_id,
+            )
+        early = task.desired_state < pb.TASK_STATE_RUNNING and not 0 < task.start_after <= host.now()
+        if early:
+            self._findings.add("a task is started when it is told to", f"{task_id} was told to wait at READY", task_id)
+        for port in task.spec.host_ports:
+            for other_id, other in host.containers.items():
+                held = self._truth.tasks.get(other_id)
+                if other is container or not other.running or held is None:
+                    continue
+                if any((p.protocol, p.published) == (port.protocol, port.published) for p in held.spec.host_ports):
+                    self._findings.add(
+                        "a host port has one holder",
+                        f"{task_id} is started while {other_id} holds {port.published}", task_id, other_id,
+                    )  # fmt: skip
+
+    def told_to_stop(self, host: Host, container: Container, signal: str) -> None:
+        """What may be sent connections is stopped only when it was released, or when nobody knows it any more."""
+        task_id = container.request.task_id
+        task = self._truth.tasks.get(task_id)
+        if task is None or task.node_id != host.node_id or task.released:
+            return
+        served = task.status.timings.healthy_at > 0 or task.status.state >= pb.TASK_STATE_RUNNING
+        if served:
+            self._findings.add(
+                "what serves is stopped only when it is released", f"{task_id} gets {signal} on {host.name}", task_id
+            )
+        elif task.desired_state < pb.TASK_STATE_SHUTDOWN and container.kind not in ("sick", "flaky", "slow"):
+            self._findings.add("what nobody told to stop runs on", f"{task_id} gets {signal} on {host.name}", task_id)
+
+    def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None:
+        for other in self.hosts.values():
+            if not other.is_up or other.node_id not in self._truth.nodes:
+                continue
+            for holder, held in other.links.items():
+                if holder != task_id and not set(held).isdisjoint(addresses):
+                    self._findings.add(
+                        "an address is held by one task",
+                        f"{task_id} on {host.name} gets {addresses}, and {holder} on {other.name} has {held}",
+                        task_id, holder,
+                    )  # fmt: skip
+
+    # ---- an agent's ----
+
+    def obeyed_stale(self, host: Host, fence: wire.Fence, newest: wire.Fence) -> None:
+        self._findings.add(
+            "a deposed leader is not obeyed",
+            f"{host.name} obeyed {fence.leader_revision}/{fence.revision} after "
+            f"{newest.leader_revision}/{newest.revision}",
+            host.node_id,
+        )
+
+    # ---- a manager's ----
+
+    def wrote_without_leading(self, manager: str, keys: Sequence[str]) -> None:
+        self._findings.add(
+            "a deposed leader writes nothing",
+            f"the manager on {manager} wrote {', '.join(keys[:4])}",
+            *(key.rpartition("/")[2] for key in keys),
+        )
