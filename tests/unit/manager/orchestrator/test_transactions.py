@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -12,6 +12,7 @@ def group(size: int, heavy: int = 0) -> tuple[Put, ...]:
     return tuple(Put(pb.Task(id=f"{number}", service_name="x" * heavy)) for number in range(size))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=30))
 def test_groups_are_never_torn_and_keep_their_order(sizes: list[int]) -> None:
     groups = [group(size) for size in sizes]

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import random
+
 from tests.support import build
 from tests.support.cluster import Cluster
+from tests.support.world import FakeAcks, FakeWorld
 
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.orchestrator import converge
 from pyswarm_manager.plan import Delete, changed
 
 
@@ -81,3 +85,29 @@ def test_a_rollout_is_not_written_for_every_timestamp() -> None:
     cluster.world.put(task)
     assert not cluster.converge()
     assert cluster.rollout.version == version
+
+
+def test_the_rollout_of_a_huge_service_fits_into_the_store() -> None:
+    replicas, now, world = 10_000, 100.0, FakeWorld()
+    service = build.service(build.service_spec(replicas=replicas, task=build.task_spec("v2-good")), rollout_id="r")
+    rollout = build.rollout(service, now=now, from_version=1)
+    tasks = []
+    for number in range(1, replicas + 1):
+        went = build.task(f"{number:025}", service, slot=number, state=pb.TASK_STATE_SHUTDOWN, created_at=1)
+        went.spec.container.image = "v1-good"
+        went.desired_state, went.leaving_at = pb.TASK_STATE_SHUTDOWN, now
+        went.status.drain.open_at_stop = 1
+        came = build.task(f"{number:020}.came", service, slot=number, node_id="n1", state=pb.TASK_STATE_RUNNING)
+        came.rollout_id, came.balanced_at = "r", now
+        came.status.timings.healthy_at = now
+        rollout.slots.add(slot=number, old_task_id=went.id)
+        tasks += [went, came]
+    for start in range(0, len(tasks), 100):
+        world.put(*tasks[start : start + 100])
+    world.put(build.node("n1"))
+    world.put(service, rollout)
+    world.apply(converge.plan(world, FakeAcks(), service.id, now, random.Random(1)))
+    stored = world.rollouts["r"]
+    assert {p.phase for p in stored.slots} == {pb.SLOT_PHASE_MONITORING} and len(stored.slots) == replicas
+    assert (stored.receipt.replaced, stored.receipt.open_at_stop) == (replicas, replicas)
+    assert stored.ByteSize() < 1_500_000
