@@ -6,6 +6,8 @@ import os
 
 # Before the first import of grpc anywhere: with fork support on, a fork beside live streams kills children.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# What it would say of lost connections is said by the session, once.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import asyncio
 import random

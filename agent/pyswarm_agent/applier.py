@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from pyswarm_agent.network.inputs import DrainFigures, NetworkInputs
 from pyswarm_core.log import get_logger
-from pyswarm_core.v1 import endpoints_pb2 as ep
 
 log = get_logger("agent.applier")
 
@@ -134,11 +133,9 @@ class Applier:
         return True
 
     async def _look_for_redirects(self, inputs: NetworkInputs) -> None:
-        leaving = set(_leaving(inputs.node_id, inputs.endpoints.values()))
+        leaving = {task_id for task_id, task in inputs.tasks.items() if task.leaving}
         self._redirects &= leaving
         for task_id in leaving - self._redirects:
-            if task_id not in inputs.tasks:
-                continue
             try:
                 figures = await self._kernel.drain_figures(task_id)
             except Exception as error:
@@ -147,12 +144,3 @@ class Applier:
             if figures.redirected_at:
                 self._redirects.add(task_id)
                 self._redirected(task_id, figures.redirected_at)
-
-
-def _leaving(node_id: str, services: Iterable[ep.ServiceEndpoints]) -> Iterable[str]:
-    return (
-        endpoint.task_id
-        for service in services
-        for endpoint in service.endpoints
-        if endpoint.node_id == node_id and endpoint.state == ep.ENDPOINT_STATE_LEAVING
-    )

@@ -3,13 +3,28 @@ that an agent that starts without a manager keeps the balancer as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.network.inputs import NetworkInputs
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
+
+T = TypeVar("T")
+
+
+def _merged(old: Mapping[str, T], news: Mapping[str, T], removed: Iterable[str], complete: bool) -> Mapping[str, T]:
+    """What is equal stays the same object: whoever derives from it sees that nothing changed. Costs a copy of the
+    table, and a comparison for each of the news."""
+    merged = {} if complete else dict(old)
+    for key, value in news.items():
+        known = old.get(key)
+        merged[key] = known if known is not None and known == value else value
+    for key in removed:
+        merged.pop(key, None)
+    return merged
 
 
 class ManagerView:
@@ -37,11 +52,7 @@ class ManagerView:
     def assigned(self, update: wire.AssignmentUpdate) -> None:
         """The networks and credentials of an assignment update."""
         news = {n.id: n for n in update.networks}
-        base = {} if update.complete else self.networks
-        removed = set(update.removed_networks)
-        networks = {key: n for key, n in {**base, **news}.items() if key not in removed}
-        # An unchanged network stays the same object: whoever derives from it sees that nothing changed.
-        networks = {key: n if self.networks.get(key) != n else self.networks[key] for key, n in networks.items()}
+        networks = _merged(self.networks, news, update.removed_networks, update.complete)
         self._records.set_networks(news, self.networks.keys() - networks.keys())
         self.networks = networks
         if update.complete:
@@ -50,10 +61,7 @@ class ManagerView:
 
     def balanced(self, update: wire.EndpointUpdate) -> None:
         news = {s.service_id: s for s in update.services}
-        base = {} if update.complete else self.endpoints
-        removed = set(update.removed_services)
-        endpoints = {key: s for key, s in {**base, **news}.items() if key not in removed}
-        endpoints = {key: s if self.endpoints.get(key) != s else self.endpoints[key] for key, s in endpoints.items()}
+        endpoints = _merged(self.endpoints, news, update.removed_services, update.complete)
         nodes = tuple(update.nodes) if update.nodes else None
         settled = frozenset(update.settled_tasks) | (frozenset() if update.complete else self.settled)
         self._records.set_endpoints(news, self.endpoints.keys() - endpoints.keys(), nodes, settled)

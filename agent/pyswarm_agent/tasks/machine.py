@@ -152,6 +152,10 @@ def _ordered(life: Life, task: pb.Task | None, gone: bool) -> Life:
     orders = orders_of(task)
     orders.desired_state = max(orders.desired_state, life.task.desired_state)
     orders.released = orders.released or life.task.released
+    if task.status.state == pb.TASK_STATE_ORPHANED:
+        # Given up while this host was away: nobody sends it anything, and nobody waits for it.
+        orders.desired_state = max(orders.desired_state, pb.TASK_STATE_SHUTDOWN)
+        orders.released = True
     return life if orders == life.task else replace(life, task=orders)
 
 

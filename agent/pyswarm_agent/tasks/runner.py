@@ -227,6 +227,8 @@ class TaskRunner:
             except Exception:
                 self._log.exception("waiting for the container failed")
                 await asyncio.sleep(WATCH_AGAIN)
+        if self.life.phase is Phase.RUNNING:
+            self._spawn(self._bury())  # clients wait: before its last words are read
         lines: tuple[str, ...] = ()
         try:
             lines = tuple(await tools.logs.last_lines(task_id, LAST_LINES))
@@ -275,10 +277,7 @@ class TaskRunner:
                     self._making.cancel()
                 await asyncio.wait({self._making})
             if bury:
-                try:
-                    await asyncio.wait_for(tools.balancer.task_died(task_id), BURY_WAIT)
-                except Exception as error:
-                    self._log.error("the balancer did not let go of a task that died", error=error)
+                await self._bury()
             await tools.runtime.delete(task_id)
             results = await asyncio.gather(
                 tools.images.unmount(task_id), tools.links.detach(task_id), return_exceptions=True
@@ -291,6 +290,13 @@ class TaskRunner:
             self.feed(ev.CleanFailed(self._unexpected("clean-up failed", error).sentence))
         else:
             self.feed(ev.Cleaned())
+
+    async def _bury(self) -> None:
+        """Again for one that is buried does nothing, but waits until it is."""
+        try:
+            await asyncio.wait_for(self._tools.balancer.task_died(self.life.id), BURY_WAIT)
+        except Exception as error:
+            self._log.error("the balancer did not let go of a task that died", error=error)
 
     async def _forget(self) -> None:
         try:

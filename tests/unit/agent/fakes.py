@@ -211,7 +211,8 @@ class FakeNetwork:
                     self.redirected.setdefault(endpoint.task_id, 50.0)
 
     async def task_died(self, task_id: str) -> None:
-        self.died.append(task_id)
+        if task_id not in self.died:
+            self.died.append(task_id)
 
     async def release(self, task_id: str) -> None:
         self.released.append(task_id)

@@ -235,6 +235,13 @@ def test_cleaning_is_tried_until_it_works_and_the_end_told_meanwhile() -> None:
     assert story.life.phase is Phase.DONE and story.life.status.message == "stopped"
 
 
+def test_a_task_that_was_given_up_while_the_host_was_away_is_stopped() -> None:
+    story = Story().running()
+    given_up = told(story.task)
+    given_up.status.state = pb.TASK_STATE_ORPHANED
+    assert story.tell(ev.Ordered(given_up)).life.phase is Phase.DRAINING
+
+
 def test_orders_never_go_back() -> None:
     story = Story().running().order(desired_state=pb.TASK_STATE_SHUTDOWN, released=True)
     story.order(desired_state=pb.TASK_STATE_RUNNING, released=False)
