@@ -326,5 +326,7 @@ def converges(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.Roll
     last = view(service, rollout, running, pb.ROLLOUT_STATE_COMPLETED, pb.SLOT_PHASE_DONE)
     last.rollout.finished_at = rollout.started_at + 2.5
     last.rollout.receipt.replaced = service.spec.replicas
+    for one in running:
+        last.rollout.receipt.tasks.add(task_id=one.id, is_new=True)
     last.rollout.receipt.outcome = "completed"
     yield last

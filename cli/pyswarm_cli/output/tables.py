@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 ID_LENGTH = 12
+_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """No newline at the end. Cells are one line each: newlines and tabs in them become spaces."""
-    cells = [list(headers)] + [
-        [" ".join(cell.split()) if cell.strip() != cell or "\n" in cell or "\t" in cell else cell for cell in row]
-        for row in rows
-    ]
+    """No newline at the end. A cell is one line: line breaks and tabs in it become spaces."""
+    cells = [list(headers), *([cell.translate(_ONE_LINE) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return "\n".join(lines)

@@ -65,8 +65,10 @@ def receipt(rollout: pb.Rollout) -> str:
     took = ""
     if rollout.finished_at > rollout.started_at > 0:
         took = f" in {rollout.finished_at - rollout.started_at:.1f}s"
+    started = sum(task.is_new for task in found.tasks)
     return (
-        f"receipt: {_count(found.replaced, 'task')} replaced{took}, {_count(found.failures, 'failure')}, "
+        f"receipt: {_count(started, 'task')} started, {found.replaced} replaced{took}, "
+        f"{_count(found.failures, 'failure')}, "
         f"{_count(found.late_connections, 'connection')} opened after leaving, {found.open_at_stop} open at stop, "
         f"{_count(found.resets, 'reset')}"
     )

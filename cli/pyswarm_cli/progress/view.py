@@ -114,10 +114,15 @@ def _slot(
         return Slot(name, state, current.status.error, 0, False)
     stage = sum(1 for known in _STAGES if known <= current.status.state)
     done = _done(current, progress, view)
-    note = "" if done else current.status.message
-    if not done and current.status.state == pb.TASK_STATE_RUNNING and not _fresh(current, view):
-        note = note or "to be replaced"
-    return Slot(name, state, note, stage, done)
+    return Slot(name, state, _note(current, done, progress, view), stage, done)
+
+
+def _note(task: pb.Task, done: bool, progress: pb.SlotProgress | None, view: control.RolloutView) -> str:
+    if done:
+        return "the old task is leaving" if progress and progress.phase == pb.SLOT_PHASE_DRAINING else ""
+    if task.status.state == pb.TASK_STATE_RUNNING and not _fresh(task, view):
+        return "to be replaced"
+    return "" if task.status.message == state_name(task.status.state) else task.status.message
 
 
 def _current(tasks: list[pb.Task], progress: pb.SlotProgress | None) -> pb.Task | None:

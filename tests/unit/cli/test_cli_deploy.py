@@ -62,7 +62,8 @@ def test_progress_goes_to_stderr_and_the_result_to_stdout(run: Run, cluster: Fak
         f"web.3: running   {bar}",
         "verify: waiting until all tasks have been stable for 5s",
         "verify: service web converged",
-        "receipt: 3 tasks replaced in 2.5s, 0 failures, 0 connections opened after leaving, 0 open at stop, 0 resets",
+        "receipt: 3 tasks started, 3 replaced in 2.5s, 0 failures, 0 connections opened after leaving, 0 open at stop, "
+        "0 resets",
     ]
     assert "\x1b" not in result.output
 

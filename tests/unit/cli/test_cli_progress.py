@@ -85,7 +85,9 @@ def test_the_new_task_of_a_slot_counts_while_the_old_one_drains() -> None:
     old.desired_state = pb.TASK_STATE_SHUTDOWN
     view = fake.view(it, rollout(), [fake.task(it, 1, created_at=2.0)], phase=pb.SLOT_PHASE_DRAINING)
     view.tasks.append(old)
-    assert picture(view).overall == "overall progress: 1 out of 1 tasks"
+    found = picture(view)
+    assert found.overall == "overall progress: 1 out of 1 tasks"
+    assert found.slots[0].note == "the old task is leaving"
 
 
 def test_a_task_that_is_starting_its_probe_is_not_done() -> None:
@@ -162,8 +164,11 @@ def test_the_receipt_is_one_line() -> None:
     ended = pb.Rollout(started_at=100, finished_at=112.34)
     ended.receipt.replaced, ended.receipt.failures, ended.receipt.resets = 10, 1, 2
     ended.receipt.open_at_stop = 3
+    for is_new in (True, False, True):
+        ended.receipt.tasks.add(is_new=is_new)
     assert outcome.receipt(ended) == (
-        "receipt: 10 tasks replaced in 12.3s, 1 failure, 0 connections opened after leaving, 3 open at stop, 2 resets"
+        "receipt: 2 tasks started, 10 replaced in 12.3s, 1 failure, 0 connections opened after leaving, 3 open at stop, "
+        "2 resets"
     )
 
 
