@@ -45,6 +45,9 @@ class World:
     def tasks_of_node(self, node_id: str) -> Sequence[pb.Task]:
         return [task for task in self.tasks.values() if task.node_id == node_id]
 
+    def rollouts_of_service(self, service_id: str) -> Sequence[pb.Rollout]:
+        return [rollout for rollout in self.rollouts.values() if rollout.service_id == service_id]
+
 
 def make(nodes: int, services: int, tasks: int) -> World:
     """Services with constraints, reservations and a probe, as real ones have them."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 from pyswarm_core.kinds import MESSAGES, Stored
 from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import objects_pb2 as pb
 
 log = get_logger("manager.world")
+
+T = TypeVar("T", pb.Task, pb.Rollout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,36 @@ class Change:
 Subscriber = Callable[[Sequence[Change], int], None]
 
 
+class Index(Generic[T]):
+    """Objects by a key of theirs; "" is no key. In order of arrival, which a change of the object does not alter."""
+
+    def __init__(self, key_of: Callable[[T], str]) -> None:
+        self._key_of: Callable[[T], str] = key_of
+        self._groups: dict[str, dict[str, T]] = {}
+
+    def get(self, key: str) -> tuple[T, ...]:
+        return tuple(self._groups.get(key, {}).values())
+
+    def change(self, old: T | None, new: T | None) -> None:
+        before = self._key_of(old) if old is not None else ""
+        after = self._key_of(new) if new is not None else ""
+        if old is not None and before and before != after:
+            group = self._groups[before]
+            del group[old.id]
+            if not group:
+                del self._groups[before]
+        if new is not None and after:
+            self._groups.setdefault(after, {})[new.id] = new
+
+
 class CachedWorld:
     """A `plan.World`, and the `Listener` of a WatchCache. Its indexes answer without a scan."""
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[str, Stored]] = {kind: {} for kind in MESSAGES}
-        self._of_service: dict[str, dict[str, pb.Task]] = {}
-        self._of_node: dict[str, dict[str, pb.Task]] = {}
+        self._of_service: Index[pb.Task] = Index(lambda task: task.service_id)
+        self._of_node: Index[pb.Task] = Index(lambda task: task.node_id)
+        self._rollouts: Index[pb.Rollout] = Index(lambda rollout: rollout.service_id)
         self._revision = 0
         self._changes: list[Change] = []
         self._subscribers: list[Subscriber] = []
@@ -70,10 +95,13 @@ class CachedWorld:
         return cast("Mapping[str, pb.RegistryAuth]", self._objects["registryauth"])
 
     def tasks_of_service(self, service_id: str) -> Sequence[pb.Task]:
-        return tuple(self._of_service.get(service_id, {}).values())
+        return self._of_service.get(service_id)
 
     def tasks_of_node(self, node_id: str) -> Sequence[pb.Task]:
-        return tuple(self._of_node.get(node_id, {}).values())
+        return self._of_node.get(node_id)
+
+    def rollouts_of_service(self, service_id: str) -> Sequence[pb.Rollout]:
+        return self._rollouts.get(service_id)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """`subscriber(changes, revision)` is called once per batch, synchronously, when the world is consistent
@@ -92,7 +120,10 @@ class CachedWorld:
         else:
             self._objects[kind][object_id] = new
         if kind == "task":
-            self._index(object_id, cast("pb.Task | None", old), cast("pb.Task | None", new))
+            self._of_service.change(cast("pb.Task | None", old), cast("pb.Task | None", new))
+            self._of_node.change(cast("pb.Task | None", old), cast("pb.Task | None", new))
+        elif kind == "rollout":
+            self._rollouts.change(cast("pb.Rollout | None", old), cast("pb.Rollout | None", new))
         self._changes.append(Change(kind, object_id, old, new))
 
     def on_revision(self, revision: int) -> None:
@@ -103,21 +134,3 @@ class CachedWorld:
                 subscriber(changes, revision)
             except Exception:  # one reader's fault must not stop the cache, on which everybody lives
                 log.exception("a subscriber of the world failed")
-
-    def _index(self, task_id: str, old: pb.Task | None, new: pb.Task | None) -> None:
-        if old is not None:
-            _drop(self._of_service, old.service_id, task_id, new is not None and new.service_id == old.service_id)
-            _drop(self._of_node, old.node_id, task_id, new is not None and new.node_id == old.node_id)
-        if new is not None:
-            self._of_service.setdefault(new.service_id, {})[task_id] = new
-            if new.node_id:
-                self._of_node.setdefault(new.node_id, {})[task_id] = new
-
-
-def _drop(index: dict[str, dict[str, pb.Task]], key: str, task_id: str, stays: bool) -> None:
-    """Takes the task out, unless it stays under the same key (then its place in the order stays, too)."""
-    if stays or key not in index:
-        return
-    index[key].pop(task_id, None)
-    if not index[key]:
-        del index[key]

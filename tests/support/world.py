@@ -66,6 +66,9 @@ class FakeWorld:
     def tasks_of_node(self, node_id: str) -> Sequence[pb.Task]:
         return [t for t in self.tasks.values() if t.node_id == node_id]
 
+    def rollouts_of_service(self, service_id: str) -> Sequence[pb.Rollout]:
+        return [r for r in self.rollouts.values() if r.service_id == service_id]
+
     # writing
 
     def put(self, *messages: T) -> T:

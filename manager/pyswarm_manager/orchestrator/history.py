@@ -28,10 +28,8 @@ def forgotten_tasks(view: View) -> list[pb.Task]:
 def forgotten_rollouts(view: View) -> list[pb.Rollout]:
     finished = [
         rollout
-        for rollout in view.world.rollouts.values()
-        if rollout.service_id == view.service.id
-        and rollout.id != view.service.rollout_id
-        and rollout.state not in ACTIVE
+        for rollout in view.world.rollouts_of_service(view.service.id)
+        if rollout.id != view.service.rollout_id and rollout.state not in ACTIVE
     ]
     finished.sort(key=lambda rollout: (rollout.started_at, rollout.id), reverse=True)
     return finished[KEPT_ROLLOUTS - 1 :]

@@ -37,9 +37,7 @@ def plan(world: World, service_id: str, now: float) -> Plan:
 
 def _last(world: World, service_id: str) -> list[tuple[Write, ...]]:
     """In this order: whoever finds the service finds what belongs to it."""
-    last: list[tuple[Write, ...]] = [
-        (Delete(rollout),) for rollout in world.rollouts.values() if rollout.service_id == service_id
-    ]
+    last: list[tuple[Write, ...]] = [(Delete(rollout),) for rollout in world.rollouts_of_service(service_id)]
     auth = world.auths.get(service_id)
     if auth is not None:
         last.append((Delete(auth),))

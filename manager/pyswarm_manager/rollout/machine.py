@@ -32,10 +32,8 @@ class Advance:
 def supersede(view: View) -> list[Write]:
     """Rollouts of this service that were still going on when a newer one was stored."""
     overtaken: list[Write] = []
-    for rollout in view.world.rollouts.values():
-        if rollout.service_id != view.service.id or rollout.id == view.service.rollout_id:
-            continue
-        if rollout.state in ACTIVE:
+    for rollout in view.world.rollouts_of_service(view.service.id):
+        if rollout.id != view.service.rollout_id and rollout.state in ACTIVE:
             out = changed(rollout)
             out.reason = out.reason or "a newer change of the service took over"
             _finish(view, out, pb.ROLLOUT_STATE_SUPERSEDED)
