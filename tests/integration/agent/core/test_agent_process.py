@@ -171,7 +171,15 @@ async def test_names_logs_and_ends(bed: OneHost) -> None:
         hungry.service_id, hungry.service_name = "s3", "hungry"
         hungry.spec.resources.limit_memory = 16 * 2**20
         wrong = task(bed, "wrong", ["no-such-command"], "10.140.64.5")
-        session = await welcome(bed, web, asks, hungry, wrong)
+        checked = task(bed, "checked", ["sleep", "1000"], "10.140.64.6")
+        checked.service_id, checked.service_name = "s5", "checked"
+        checked.spec.container.probe.command.values.extend(["sh", "-c", "echo not yet; false"])
+        checked.spec.container.probe.interval, checked.spec.container.probe.retries = 0.3, 2
+        deaf = task(bed, "deaf", ["sleep", "1000"], "10.140.64.7")
+        deaf.service_id, deaf.service_name = "s6", "deaf"
+        deaf.spec.container.probe.tcp.port = 81
+        deaf.spec.container.probe.interval, deaf.spec.container.probe.retries = 0.3, 2
+        session = await welcome(bed, web, asks, hungry, wrong, checked, deaf)
         await until(lambda: state(session, "web1") == pb.TASK_STATE_RUNNING, "web1 runs")
         await until(lambda: state(session, "asks") == pb.TASK_STATE_READY, "asks is ready")
         session.balance([service(bed, web)], revision=105)
@@ -186,6 +194,10 @@ async def test_names_logs_and_ends(bed: OneHost) -> None:
         assert session.statuses["hungry"].error == "killed: it used more than its memory limit of 16.0 MiB"
         await until(lambda: state(session, "wrong") >= pb.TASK_STATE_COMPLETE, "wrong cannot be")
         assert "no-such-command" in session.statuses["wrong"].error
+        await until(lambda: state(session, "checked") == pb.TASK_STATE_FAILED, "its probe does not pass")
+        assert session.statuses["checked"].error == "its probe never passed: not yet"
+        await until(lambda: state(session, "deaf") == pb.TASK_STATE_FAILED, "nobody listens")
+        assert session.statuses["deaf"].error == "its probe never passed: 10.140.64.7:81: Connection refused"
 
         request = wire.LogRequest(request_id="r1", task_ids=["asks", "web1"], tail=-1)
         session.send(wire.ManagerMessage(logs=request))
@@ -193,7 +205,7 @@ async def test_names_logs_and_ends(bed: OneHost) -> None:
         lines = [line.line.decode() for batch in bed.manager.logs["r1"] for line in batch.lines]
         assert "asks.1 on host-1" in lines and "hello from a task" in lines
 
-        session.assign(complete=False, removed=["web1", "asks", "hungry", "wrong"])
+        session.assign(complete=False, removed=["web1", "asks", "hungry", "wrong", "checked", "deaf"])
         deadline = time.monotonic() + 20
         while left := await bed.leftovers():
             assert time.monotonic() < deadline, left
