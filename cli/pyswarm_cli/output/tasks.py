@@ -38,8 +38,18 @@ def error(task: pb.Task) -> str:
 
 
 def ordered(tasks: Iterable[pb.Task]) -> list[pb.Task]:
-    """By service, slot and node, the newest of each place first."""
-    return sorted(tasks, key=lambda t: (t.service_name, t.slot, t.node_id if not t.slot else "", -t.created_at, t.id))
+    """By service, slot and node; of each place those that are wanted first, then the newest."""
+    return sorted(
+        tasks,
+        key=lambda t: (
+            t.service_name,
+            t.slot,
+            t.node_id if not t.slot else "",
+            t.desired_state > pb.TASK_STATE_RUNNING,
+            -t.created_at,
+            t.id,
+        ),
+    )
 
 
 def rows(tasks: Sequence[pb.Task], hosts: Mapping[str, str], now: float, no_trunc: bool) -> list[list[str]]:

@@ -95,7 +95,10 @@ def _watch(cluster: Cluster, rollout: pb.Rollout, screen: Screen) -> tuple[pb.Ro
 
 def _evidence(cluster: Cluster, ended: pb.Rollout, memory: Memory) -> list[str]:
     """Why tasks could not be placed; what the task that failed had printed."""
-    lines = [f"{own}: {reason}" for own, reason in sorted(memory.waiting.items())] if ended.deadline_passed else []
+    lines = []
+    if ended.deadline_passed:
+        untold = {own: why for own, why in memory.waiting.items() if why.rstrip(".") not in ended.reason}
+        lines = [f"{own}: {why}" for own, why in sorted(untold.items())]
     task = _failed_task(cluster, ended, memory)
     if task is None:
         return lines

@@ -28,6 +28,12 @@ services:
 """
 
 
+RECEIPT_LINE = (
+    "receipt: 3 tasks started, 3 replaced in 2.5s, 0 failures, 0 connections opened after leaving, 0 open at stop, "
+    "0 resets"
+)
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command runs: without a Compose file."""
@@ -62,8 +68,7 @@ def test_progress_goes_to_stderr_and_the_result_to_stdout(run: Run, cluster: Fak
         f"web.3: running   {bar}",
         "verify: waiting until all tasks have been stable for 5s",
         "verify: service web converged",
-        "receipt: 3 tasks started, 3 replaced in 2.5s, 0 failures, 0 connections opened after leaving, 0 open at stop, "
-        "0 resets",
+        RECEIPT_LINE,
     ]
     assert "\x1b" not in result.output
 
@@ -300,8 +305,6 @@ def test_rm_tries_all(run: Run, running: FakeControl) -> None:
 
 
 # how it ends
-
-RECEIPT = pb.Receipt(replaced=1, failures=1)
 
 
 def ends(state: pb.RolloutState.ValueType, **fields: object) -> Callable[[pb.Service, pb.Rollout], Iterator[object]]:

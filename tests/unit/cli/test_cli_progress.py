@@ -167,8 +167,8 @@ def test_the_receipt_is_one_line() -> None:
     for is_new in (True, False, True):
         ended.receipt.tasks.add(is_new=is_new)
     assert outcome.receipt(ended) == (
-        "receipt: 2 tasks started, 10 replaced in 12.3s, 1 failure, 0 connections opened after leaving, 3 open at stop, "
-        "2 resets"
+        "receipt: 2 tasks started, 10 replaced in 12.3s, 1 failure, 0 connections opened after leaving, "
+        "3 open at stop, 2 resets"
     )
 
 
