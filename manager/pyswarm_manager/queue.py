@@ -67,6 +67,7 @@ class KeyQueue:
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = 0.0
         self._ended: asyncio.Future[None] | None = None
+        self._pumping: asyncio.Handle | None = None
 
     @property
     def depth(self) -> int:
@@ -104,6 +105,9 @@ class KeyQueue:
             await self._ended
         finally:
             self._ended = None
+            if self._pumping is not None:
+                self._pumping.cancel()
+                self._pumping = None
             tasks = [*self._running.values(), *([self._timer] if self._timer else [])]
             self._timer = None
             for task in tasks:
@@ -112,14 +116,20 @@ class KeyQueue:
             self._running.clear()
 
     def _pump(self) -> None:
-        if self._ended is None or self._ended.done():
+        """Starts one worker, and comes back for the next: planning takes the CPU, and between two keys everybody else
+        (sessions, heartbeats, the leader's lease) gets a turn."""
+        if self._ended is None or self._ended.done() or self._pumping or len(self._running) >= self._parallel:
             return
-        while len(self._running) < self._parallel:
-            key = next((k for k in self._ready if k not in self._running), None)
-            if key is None:
-                return
-            since = self._ready.pop(key)
-            self._running[key] = asyncio.create_task(self._work(key, since), name=f"{self._name} {key}")
+        key = next((k for k in self._ready if k not in self._running), None)
+        if key is None:
+            return
+        since = self._ready.pop(key)
+        self._running[key] = asyncio.create_task(self._work(key, since), name=f"{self._name} {key}")
+        self._pumping = asyncio.get_running_loop().call_soon(self._pump_again)
+
+    def _pump_again(self) -> None:
+        self._pumping = None
+        self._pump()
 
     async def _work(self, key: str, since: float) -> None:
         start = self._clock.now()

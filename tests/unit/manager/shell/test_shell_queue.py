@@ -110,6 +110,26 @@ async def test_parallel_bounds_the_workers_and_starves_nobody(make, work) -> Non
         assert work.most_at_once == 3
 
 
+async def test_many_keys_leave_room_for_others_between_them(make, work, clock) -> None:
+    queue = make()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with running(queue):
+        beside = asyncio.create_task(other())
+        for n in range(20):
+            queue.add(str(n))
+        while len(work.runs) < 20:
+            await asyncio.sleep(0)
+        assert turns >= 15
+        beside.cancel()
+
+
 async def test_a_worker_is_woken_at_the_time_it_asked_for(make, work, clock) -> None:
     start = clock.now()
     work.answers["a"] = [start + 60]
