@@ -50,6 +50,12 @@ def is_still_there(world: World, task: pb.Task) -> bool:
     return not (is_terminal(task) or is_gone(world, task) or is_lost(world, task))
 
 
-def worth(world: World, task: pb.Task) -> tuple[bool, bool, int, float, str]:
-    """Sorts what is most worth keeping last."""
+def best(world: World, tasks: Sequence[pb.Task]) -> pb.Task | None:
+    """The one that is most worth keeping; None of none."""
+    if len(tasks) < 2:  # nearly always
+        return tasks[0] if tasks else None
+    return max(tasks, key=lambda task: _worth(world, task))
+
+
+def _worth(world: World, task: pb.Task) -> tuple[bool, bool, int, float, str]:
     return is_balanced(world, task), serves(world, task), task.status.state, -task.created_at, task.id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -69,23 +70,42 @@ def _least_worth(
     those of another spec than the service's, then from the node with the most tasks, the highest number first."""
     if count <= 0:
         return []
-    load = Counter(task.node_id for slot in existing for task in slot.wanted if task.node_id)
-    rest = list(existing)
-    chosen = []
 
-    def worth(slot: Slot) -> tuple[bool, bool, bool, int, int]:
+    def worth(slot: Slot) -> tuple[bool, bool, bool]:
         serving = [task for task in slot.wanted if serves(world, task)]
         return (
             bool(serving),
             any(not is_misplaced(world, task, matches) for task in serving),
             any(task.spec == service.spec.task for task in serving),
-            -max((load[task.node_id] for task in slot.wanted if task.node_id), default=0),
-            -slot.key[0],
         )
 
-    for _ in range(count):
-        slot = min(rest, key=worth)
-        rest.remove(slot)
-        chosen.append(slot)
-        load.subtract(task.node_id for task in slot.wanted if task.node_id)
+    classes: dict[tuple[bool, bool, bool], list[Slot]] = {}
+    for slot in existing:
+        classes.setdefault(worth(slot), []).append(slot)
+    load = Counter(_node_of(slot) for slot in existing)
+    chosen: list[Slot] = []
+    for _, slots in sorted(classes.items()):
+        chosen += _from_fullest(slots, load, count - len(chosen))
     return chosen
+
+
+def _from_fullest(slots: Sequence[Slot], load: Counter[str], count: int) -> list[Slot]:
+    """`load`: node → the service's slots on it; what is taken is subtracted."""
+    by_node: dict[str, list[Slot]] = {}
+    for slot in slots:  # in ascending order: the last one is the highest
+        by_node.setdefault(_node_of(slot), []).append(slot)
+    heap = [(-load[node], -group[-1].key[0], node) for node, group in by_node.items()]
+    heapify(heap)
+    taken: list[Slot] = []
+    while heap and len(taken) < count:
+        _, _, node = heappop(heap)
+        group = by_node[node]
+        taken.append(group.pop())
+        load[node] -= 1
+        if group:
+            heappush(heap, (-load[node], -group[-1].key[0], node))
+    return taken
+
+
+def _node_of(slot: Slot) -> str:
+    return slot.wanted[-1].node_id if slot.wanted else ""

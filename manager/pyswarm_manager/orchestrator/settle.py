@@ -14,7 +14,7 @@ from pyswarm_core.ids import new_id
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator import changes
-from pyswarm_manager.orchestrator.fitness import is_balanced, is_gone, is_misplaced, is_unhealthy, serves, worth
+from pyswarm_manager.orchestrator.fitness import best, is_balanced, is_gone, is_misplaced, is_unhealthy, serves
 from pyswarm_manager.orchestrator.restart import FRESH, Start, next_start
 from pyswarm_manager.orchestrator.slots import Slot, age
 from pyswarm_manager.orchestrator.view import View
@@ -40,7 +40,7 @@ def settle(view: View, slot: Slot, leeway: Leeway) -> Settled:
     wake: float | None = None
     task_spec = _spec_of(view, slot, leeway)
     fit = [task for task in slot.wanted if _is_fit(view, task, task_spec)]
-    keeper = max(fit, key=lambda task: worth(world, task), default=None)
+    keeper = best(world, fit)
     created = None
     if keeper is None:
         start = _start(view, slot, task_spec, leeway)
@@ -52,7 +52,7 @@ def settle(view: View, slot: Slot, leeway: Leeway) -> Settled:
     if keeper is not None:
         others = [task for task in slot.wanted if task is not keeper]
         # Only one has to be replaced with care: whatever else serves in this slot is one too many.
-        pillar = max((task for task in others if serves(world, task)), key=lambda t: worth(world, t), default=None)
+        pillar = best(world, [task for task in others if serves(world, task)])
         for task in others:
             if task is not pillar or _may_go(view, task, keeper, is_new=keeper is created, leeway=leeway):
                 puts.append(changes.dismiss(world, task, now))
@@ -93,9 +93,8 @@ def _spec_of(view: View, slot: Slot, leeway: Leeway) -> spec.TaskSpec:
     what it has. A restart or a move does not change a version: only the rollout, which watches over it, does."""
     if slot.key in leeway.updates or view.current(slot) is not None:
         return view.target
-    if slot.wanted:
-        return max(slot.wanted, key=lambda task: worth(view.world, task)).spec
-    return max(slot.ended, key=age).spec if slot.ended else view.target
+    held = best(view.world, slot.wanted) or max(slot.ended, key=age, default=None)
+    return held.spec if held is not None else view.target
 
 
 def _is_fit(view: View, task: pb.Task, task_spec: spec.TaskSpec) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator import selection, slots
-from pyswarm_manager.orchestrator.fitness import Matches, is_gone, is_lost, is_unhealthy, worth
+from pyswarm_manager.orchestrator.fitness import Matches, best, is_gone, is_lost, is_unhealthy
 from pyswarm_manager.orchestrator.slots import Key, Slot
 from pyswarm_manager.plan import World
 
@@ -80,7 +80,7 @@ class View:
             for task in slot.wanted
             if task.spec == self.target and not is_unhealthy(task) and not self.is_away(task)
         ]
-        return max(usable, key=lambda task: worth(self.world, task), default=None)
+        return best(self.world, usable)
 
     def is_away(self, task: pb.Task) -> bool:
         return is_lost(self.world, task) or is_gone(self.world, task)

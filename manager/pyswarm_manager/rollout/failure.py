@@ -72,6 +72,12 @@ def why_late(view: View, rollout: pb.Rollout, slots: Sequence[pb.SlotProgress]) 
     return f"{text}; {name} {(detail and f'is stuck: {detail}') or 'is not ready'}", task.id
 
 
+def why_draining(rollout: pb.Rollout, old: Sequence[pb.Task]) -> str:
+    seconds = rollout.deadline_at - rollout.started_at
+    tasks = "1 old task was" if len(old) == 1 else f"{len(old)} old tasks were"
+    return f"the deadline of {seconds:g} s passed while {tasks} still draining"
+
+
 def _is_right(view: View, progress: pb.SlotProgress) -> bool:
     task = view.world.tasks.get(progress.new_task_id)
     return progress.phase == pb.SLOT_PHASE_DONE and (task is None or is_balanced(view.world, task))

@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyswarm_core.v1 import objects_pb2 as pb
-from pyswarm_manager.orchestrator.fitness import is_balanced
-from pyswarm_manager.orchestrator.slots import Slot
 from pyswarm_manager.orchestrator.view import ACTIVE, View
 from pyswarm_manager.plan import Put, Write, changed, earliest
-from pyswarm_manager.rollout import failure, progress, receipt
+from pyswarm_manager.rollout import completion, failure, progress, receipt
 from pyswarm_manager.rollout.failure import Action
 
 
@@ -86,11 +84,15 @@ def _turn(view: View, rollout: pb.Rollout) -> Advance | None:
         rollout.failed = True
         task = view.world.tasks.get(rollout.failed_task_id)
         reason = failure.why_failed(view, task) if task is not None else "a task failed"
-    elif _is_complete(view, rollout):
+    elif completion.is_complete(view, rollout):
         return _completed(view, rollout)
     elif _is_late(view, rollout) or _is_late_rollback(view, rollout):
-        reason, task_id = failure.why_late(view, rollout, rollout.slots)
         rollout.deadline_passed |= rollout.generation == 0
+        if completion.is_only_draining(view, rollout):
+            # Nothing would be better for going back: what is old has left the balancers, and ends on its own.
+            rollout.reason = rollout.reason or failure.why_draining(rollout, completion.left_over(view, rollout))
+            return _completed(view, rollout)
+        reason, task_id = failure.why_late(view, rollout, rollout.slots)
         rollout.failed_task_id = rollout.failed_task_id or task_id
     if not reason:
         return None
@@ -175,40 +177,6 @@ def _finish(view: View, rollout: pb.Rollout, state: pb.RolloutState.ValueType) -
 def _update_receipt(view: View, rollout: pb.Rollout) -> None:
     tasks = [task for slot in view.slots.values() for task in slot.tasks]
     receipt.update(rollout.receipt, view, rollout, tasks)
-
-
-def _is_complete(view: View, rollout: pb.Rollout) -> bool:
-    """Every wanted slot is right and watched, and everything else is gone. Failures within the allowed ratio are what
-    the user put up with: those slots hold nothing up, the restart policy goes on with them."""
-    phases = {key: p.phase for key, p in progress.by_key(rollout).items()}
-    excused = set()
-    if not failure.is_over_ratio(view, rollout.slots):
-        excused = {key for key, phase in phases.items() if phase == pb.SLOT_PHASE_FAILED}
-    if not all(slot.key in excused or _is_right(view, slot, phases[slot.key]) for slot in view.wanted):
-        return False
-    wanted = {slot.key for slot in view.wanted}
-    held = {slot.key for slot in view.selection.held}
-    for slot, task in view.living():
-        if slot.key in excused or slot.key in held or _is_dormant(view, slot):
-            continue
-        if slot.key not in wanted or task.spec != view.target:
-            return False
-    return True
-
-
-def _is_right(view: View, slot: Slot, phase: pb.SlotPhase.ValueType) -> bool:
-    if phase not in (pb.SLOT_PHASE_DONE, pb.SLOT_PHASE_FAILED):
-        return False
-    if progress.is_finished_task(view, slot):
-        return True
-    task = view.current(slot)
-    return task is not None and is_balanced(view.world, task)
-
-
-def _is_dormant(view: View, slot: Slot) -> bool:
-    """Of a global service, on a node whose state is not known: it is no concern of anybody's now."""
-    node = view.world.nodes.get(slot.key[1])
-    return node is not None and node.state != pb.NODE_STATE_READY
 
 
 def _is_news(stored: pb.Rollout, rollout: pb.Rollout) -> bool:

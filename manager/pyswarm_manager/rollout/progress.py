@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.orchestrator.fitness import is_balanced, is_still_there, is_unhealthy, serves, worth
+from pyswarm_manager.orchestrator.fitness import best, is_balanced, is_still_there, is_unhealthy, serves
 from pyswarm_manager.orchestrator.restart import is_done, next_start
 from pyswarm_manager.orchestrator.slots import Key, Slot, age
 from pyswarm_manager.orchestrator.view import View
@@ -79,8 +79,8 @@ def _of_slot(view: View, rollout: pb.Rollout, slot: Slot, stored: pb.SlotProgres
         progress.monitor_until = 0
     progress.phase = _phase(view, rollout, slot, stored, progress, task)
     if progress.phase == pb.SLOT_PHASE_WAITING or not progress.old_task_id:
-        old = [t for t in slot.wanted or slot.ended if t.spec != view.target]
-        progress.old_task_id = max(old, key=lambda t: worth(view.world, t)).id if old else ""
+        old = best(view.world, [t for t in slot.wanted or slot.ended if t.spec != view.target])
+        progress.old_task_id = old.id if old is not None else ""
     return progress
 
 

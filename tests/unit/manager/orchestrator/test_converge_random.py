@@ -113,7 +113,7 @@ def test_a_failed_update_ends_exactly_where_it_began(
         explorer.step(step)
     cluster.settle(rounds=1000, until=4000)
     if replicas == 0:
-        assert cluster.rollout.state == pb.ROLLOUT_STATE_COMPLETED
+        assert cluster.rollout.state == pb.ROLLOUT_STATE_COMPLETED and not cluster.living()
         return
     assert cluster.rollout.state == pb.ROLLOUT_STATE_ROLLED_BACK, cluster.story()
     assert cluster.service.spec.SerializeToString(deterministic=True) == before

@@ -249,6 +249,29 @@ def test_continue_keeps_nobody_waiting_past_the_deadline_and_still_goes_on() -> 
     assert images(cluster) == {"v2-good": 4} and len(cluster.living()) == 4
 
 
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_a_deadline_that_passes_while_only_old_tasks_drain_turns_nothing_back(replicas: int) -> None:
+    cluster = Cluster(1)
+    cluster.deploy(wanted(replicas=1, deadline=60))
+    cluster.settle()
+    old = cluster.serving()[0]
+    cluster.deploy(wanted("v2-good", replicas=replicas, deadline=60))
+    for _ in range(700):
+        cluster.converge()
+        cluster.schedule()
+        for task in cluster.living():
+            if task.id != old.id:  # its connections go on and on
+                cluster.agent(task.id)
+        cluster.acknowledge_all()
+        cluster.drain()
+        cluster.now += 0.1
+    rollout = cluster.rollout
+    assert rollout.state == COMPLETED and rollout.deadline_passed and rollout.generation == 0
+    assert rollout.reason == "the deadline of 60 s passed while 1 old task was still draining"
+    cluster.settle()
+    assert images(cluster) == ({"v2-good": 1} if replicas else {}) and len(cluster.living()) == replicas
+
+
 def manual_rollback(cluster: Cluster) -> None:
     rollout = cluster.deploy(cluster.service.previous_spec)
     back = changed(cluster.world.rollouts[rollout.id])
