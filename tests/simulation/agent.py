@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
+DETAILS = bool(os.environ.get("SIM_DETAILS"))  # every message and every load of a kernel, in the trace
 CPUS, MEMORY = 8 * 10**9, 16 << 30
 
 
@@ -144,8 +146,9 @@ class _Heard:
     def __init__(self, host: Host, ears: Ears) -> None:
         self._host = host
         self._ears = ears
-        self._leaving: dict[str, frozenset[str]] = {}  # service → own leaving tasks, so far
-        self._by_seq: dict[int, frozenset[str]] = {}
+        # service → task → whether it leaves; own tasks alone, as told so far
+        self._told: dict[str, dict[str, bool]] = {}
+        self._by_seq: dict[int, dict[str, bool]] = {}
         self._stale: wire.Fence | None = None
 
     def read(self, message: wire.ManagerMessage | None) -> None:
@@ -162,24 +165,47 @@ class _Heard:
             self._stale = fence
             return
         self._host.newest_fence = fence
+        if DETAILS:
+            self._host.trace.add(f"{self._host.name} is told {_brief(message)}", self._host.node_id)
         if message.HasField("endpoints"):
             self._endpoints(message.endpoints)
 
     def wrote(self, message: wire.AgentMessage) -> None:
         if message.HasField("applied"):
-            left = self._by_seq.get(message.applied.seq, frozenset())
-            for task_id in sorted(left):
-                self._host.left[task_id] = None
+            for task_id, leaves in self._by_seq.get(message.applied.seq, {}).items():
+                if leaves:
+                    self._host.left[task_id] = None
+                else:
+                    self._host.left.pop(task_id, None)  # of a node that was down and has returned
 
     def _endpoints(self, update: wire.EndpointUpdate) -> None:
         if update.complete:
-            self._leaving = {}
+            self._told = {}
         for service in update.services:
-            self._leaving[service.service_id] = frozenset(
-                endpoint.task_id
+            self._told[service.service_id] = {
+                endpoint.task_id: endpoint.state == ep.ENDPOINT_STATE_LEAVING
                 for endpoint in service.endpoints
-                if endpoint.node_id == self._host.node_id and endpoint.state == ep.ENDPOINT_STATE_LEAVING
-            )
+                if endpoint.node_id == self._host.node_id
+            }
         for service_id in update.removed_services:
-            self._leaving.pop(service_id, None)
-        self._by_seq[update.seq] = frozenset().union(*self._leaving.values())
+            self._told.pop(service_id, None)
+        self._by_seq[update.seq] = {task_id: leaves for told in self._told.values() for task_id, leaves in told.items()}
+        self._by_seq.pop(update.seq - 20, None)
+
+
+def _brief(message: wire.ManagerMessage) -> str:
+    if message.HasField("endpoints"):
+        update = message.endpoints
+        services = " ".join(
+            f"{service.name}[{' '.join(f'{e.task_id[:8]}:{e.state}' for e in service.endpoints)}]"
+            for service in update.services
+        )
+        return (
+            f"endpoints {update.seq}{' complete' * update.complete} up to {update.revision}: {services}"
+            f" settled {[task_id[:8] for task_id in update.settled_tasks]}"
+        )
+    if message.HasField("assignments"):
+        told = message.assignments
+        tasks = " ".join(f"{t.id[:8]}:{t.desired_state}{'L' * t.leaving}{'R' * t.released}" for t in told.tasks)
+        return f"assignments {told.seq}{' complete' * told.complete}: {tasks} removed {list(told.removed_tasks)}"
+    return str(message.WhichOneof("body"))

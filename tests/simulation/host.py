@@ -4,7 +4,9 @@ with connections. The checks of what must never happen on a host are asked by `W
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from pyswarm_agent.interfaces import ContainerExit, ContainerRequest
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_proxy.state import HostState, Pool
 
+DETAILS = bool(os.environ.get("SIM_DETAILS"))  # see `agent`
 EPOCH = 1_700_000_000.0  # unix seconds at the beginning of a simulation
 
 
@@ -78,6 +81,7 @@ class Host:
         self.resets: dict[str, int] = {}
         self.left: dict[str, None] = {}  # own tasks that the agent has confirmed to take no new connections
         self.newest_fence = wire.Fence()  # that any of its agents has taken
+        self.on_end: Callable[[Host, Container], None] = lambda host, container: None
         self._pids = 1000
 
     # ---- time ----
@@ -134,6 +138,7 @@ class Host:
         container.running = False
         container.exit = ContainerExit(code, oom, self.now())
         task_id = container.request.task_id
+        self.on_end(self, container)
         self.trace.add(f"{self.name}: the container ends with {code}{' (oom)' if oom else ''}", task_id)
         for address in self.links.get(task_id, ()):
             self.resets[address] = self.resets.get(address, 0) + self.open(address)
@@ -172,6 +177,10 @@ class Host:
 
     def load(self, state: HostState) -> None:
         """The kernel takes a whole new state at once."""
+        if DETAILS:
+            services = " ".join(f"{one.name}{sorted(one.backends)}" for one in state.services.values())
+            redirects = [redirect.address for redirect in state.redirects]
+            self.trace.add(f"{self.name} loads {services} redirects {redirects}", self.node_id)
         self.state = state
         self.redirects = {redirect.address: redirect.pool for redirect in state.redirects}
         dead = {redirect.address for redirect in state.redirects if redirect.dead}
