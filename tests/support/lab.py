@@ -111,7 +111,7 @@ class LabUnderTest:
         shutil.copy2("/bin/busybox", box / "busybox")
         (box / "Dockerfile").write_text(
             "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nENV PATH=/bin\n"
-            'RUN ["/bin/busybox", "--install", "-s", "/bin"]\nCMD ["sleep", "1000000"]\n'
+            'RUN ["/bin/busybox", "--install", "-s", "/bin"]\nRUN mkdir /tmp\nCMD ["sleep", "1000000"]\n'
         )
         self.build(f"{REGISTRY}/busybox:1", box)
         crash = scratch / "crash"

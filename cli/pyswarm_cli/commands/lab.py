@@ -53,6 +53,8 @@ def exec(name: str, host: str, command: tuple[str, ...]) -> None:  # noqa: A001 
     """Run COMMAND inside HOST."""
     layout.need_root()
     it = layout.load(name)
+    if command[0] == "--":
+        command = command[1:]
     sys.exit(subprocess.run(hosts.enter(it, it.host(host), command)).returncode)
 
 

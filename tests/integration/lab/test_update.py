@@ -10,7 +10,18 @@ from tests.support.lab import REGISTRY, SOAK, LabUnderTest, eventually
 pytestmark = pytest.mark.lab
 
 ROUNDS = 10 if SOAK else 1
-WEB = ("--health-http", "80/healthz", "--health-interval", "1s", "--drain-timeout", "30s", "--publish", "8080:80")
+WEB = (
+    "--health-http",
+    "80/healthz",
+    "--health-interval",
+    "1s",
+    "--health-start-period",
+    "30s",
+    "--drain-timeout",
+    "30s",
+    "--publish",
+    "8080:80",
+)
 
 
 def deploy(lab: LabUnderTest, version: str, replicas: int, *flags: str) -> None:
@@ -36,7 +47,7 @@ def test_rolling_update_of_ten_under_load(lab: LabUnderTest, report: Path, order
 
 
 def test_one_replica_replaced_stop_first_costs_a_pause_not_an_error(lab: LabUnderTest, report: Path) -> None:
-    deploy(lab, "v1", 1, "--update-order", "stop-first", "--update-monitor", "1s")
+    deploy(lab, "v1", 1, "--update-order", "stop-first", "--update-monitor", "1s", "--drain-timeout", "1s")
     with lab.load(8080, report) as seen:
         lab.cli("service", "update", "web", "--image", f"{REGISTRY}/web:v2")
     assert seen["failed"] == 0, seen
