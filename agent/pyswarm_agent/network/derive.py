@@ -250,7 +250,8 @@ def _redirects(inputs: NetworkInputs, unfit: frozenset[str], memory: Memory) -> 
                 leaving[endpoint.task_id] = (message.service_id, addresses)
     taken: set[str] = set()
     for task in inputs.tasks.values():
-        if task.id not in unfit:
+        if task.id not in unfit and task.id not in leaving:
+            # What balancers are told may be ahead of what this host is told of its tasks: it is confirmed with this.
             taken |= {a.address for a in task.addresses}
         elif not task.addresses_free:
             leaving[task.id] = (task.service_id, [(a.network_id, a.address) for a in task.addresses])

@@ -121,6 +121,12 @@ def test_a_redirect_lasts_until_it_is_settled() -> None:
     assert host_state(inputs(tasks=(gone,)), Memory()).redirects == ()
 
 
+def test_a_task_that_leaves_is_redirected_though_its_own_orders_are_still_on_their_way() -> None:
+    service = web(endpoint("a", 1, 5, leaving=True), endpoint("b", 2, 6))
+    (redirect,) = host_state(inputs(service, tasks=(task("a", 5),)), Memory()).redirects
+    assert redirect == Redirect("a", "10.1.64.5", Pool((Backend("10.1.65.6"),)))
+
+
 def test_leaving_tasks_of_other_nodes_are_their_owners_business() -> None:
     assert host_state(inputs(web(endpoint("b", 2, 6, leaving=True))), Memory()).redirects == ()
 
