@@ -48,7 +48,7 @@ BAD = [
     (("network", "create", "--subnet", "10.90.0.0/8", "n"), 125, "10.90.0.0/8"),
     (("image", "push", f"{REGISTRY}/never-built:1"), 1, "never-built"),
     (("image", "build", "-t", f"{REGISTRY}/x:1", "/nowhere"), 1, "/nowhere"),
-    (("registry", "login", "10.255.0.1:5000", "-u", "me", "--password", "secret"), 1, "10.255.0.1"),
+    (("registry", "login", "127.0.0.1:1", "-u", "me", "--password-stdin"), 1, "127.0.0.1:1"),
     (("nosuch",), 125, "nosuch"),
     (("service", "nosuch"), 125, "nosuch"),
     (("lab", "up", "--managers", "2"), 1, "2"),
@@ -60,7 +60,7 @@ BAD = [
 def test_one_sentence_and_the_right_code(lab: LabUnderTest, arguments: tuple[str, ...], code: int, word: str) -> None:
     if arguments[0] == "lab" and arguments[1] != "up":
         arguments = (arguments[0], arguments[1], "--name", lab.name, *arguments[2:])
-    done = lab.run(*arguments, timeout=60)
+    done = lab.run(*arguments, timeout=60, stdin="secret\n")
     assert done.returncode == code, done.stderr
     assert word in done.stderr
     assert "Traceback" not in done.stderr
