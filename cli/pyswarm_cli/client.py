@@ -261,7 +261,7 @@ class Cluster:
 
         channel = self._dial(self._managers[0])
         try:
-            control.ControlStub(channel).GetInfo(pb.Empty(), timeout=1.0)
+            control.ControlStub(channel).GetInfo(pb.Empty(), timeout=0.5)
         except grpc.RpcError as error:
             return _details(error)
         finally:
