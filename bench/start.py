@@ -1,10 +1,10 @@
 """How long a container's start takes here, against the same bundle by conmon and the bare runtime.
 
-    python bench/start.py [--rounds 30]
+    python bench/start.py [--rounds 30] [--parallel 20]
 
 Needs root. The two ways take turns, each start on an otherwise idle machine; medians are compared. Ours is what the
 agent does for a task whose image is present: mount its root file system, create, start. Bare is: run conmon on the same
-config.json and a mounted root file system, wait for its word, run the runtime's `start`.
+config.json and a mounted root file system, wait for its word, run the runtime's `start`. Then many at once, both ways.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +59,10 @@ class Times:
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: Path) -> None:
         self.folder = folder
-        self.settings = RuntimeSettings(folder / "data", folder / "run", cgroup_parent=PARENT)
+        self.bundles = run / "bare"
+        self.settings = RuntimeSettings(folder / "data", run, cgroup_parent=PARENT)
         self.runtime = ConmonRuntime(self.settings)
         self.programs = find_programs(self.settings)
         self.mounter = Mounter(folder / "rootfs")
@@ -107,15 +108,23 @@ class Bench:
         await self.runtime.forget(task_id)
 
     async def bare(self, task_id: str, config: dict[str, object], times: Times) -> None:
+        bundle = await self.bare_bundle(task_id, config)
+        self.bare_start(task_id, bundle, times)
+        await self.bare_clean(task_id)
+
+    async def bare_bundle(self, task_id: str, config: dict[str, object]) -> Path:
         rootfs = await self.mounter.mount(task_id, "bench", self.layers, "base")
-        bundle = self.folder / "bare" / task_id
+        bundle = self.bundles / task_id
         for name in ("exit", "persist"):
             (bundle / name).mkdir(parents=True)
         changed = json.loads(json.dumps(config))
         changed["root"]["path"] = str(rootfs)
         changed["linux"]["cgroupsPath"] = f"/{PARENT}/{task_id}"
         (bundle / "config.json").write_text(json.dumps(changed))
-        root = f"--root={self.folder / 'bare-state'}"
+        return bundle
+
+    def bare_start(self, task_id: str, bundle: Path, times: Times) -> None:
+        root = f"--root={self.bundles.parent / 'bare-state'}"
         read_end, write_end = os.pipe()
         command = [
             *(self.programs.conmon, "--api-version", "1", "--cid", task_id, "--cuuid", task_id, "--name", task_id),
@@ -144,66 +153,132 @@ class Bench:
         started = time.perf_counter()
         times.create.append((created - began) * 1e3)
         times.start.append((started - created) * 1e3)
-        subprocess.run([self.programs.runtime, root, "delete", "--force", task_id], check=True)
+
+    async def bare_clean(self, task_id: str) -> None:
+        root = f"--root={self.bundles.parent / 'bare-state'}"
+        delete = [self.programs.runtime, root, "delete", "--force", task_id]
+        await asyncio.to_thread(subprocess.run, delete, check=True)
         await self.mounter.unmount(task_id)
 
+    async def parallel(self, count: int, config: dict[str, object], number: int) -> tuple[float, float]:
+        """Seconds for `count` at once: ours, bare. As many are under way together as the agent lets be."""
+        slots = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
 
-async def measure(folder: Path, rounds: int) -> tuple[Times, Times]:
-    bench = Bench(folder)
-    ours, bare = Times(), Times()
+        async def limited(work: Coroutine[None, None, None]) -> None:
+            async with slots:
+                await work
+
+        names = [f"many{number}-{each}" for each in range(count)]
+        began = time.perf_counter()
+        await asyncio.gather(*(limited(self.ours(name, Times())) for name in names))
+        ours = time.perf_counter() - began
+        await asyncio.gather(*(limited(self.clean(name)) for name in names))
+        bundles = [await self.bare_bundle(name, config) for name in names]
+        began = time.perf_counter()
+        await asyncio.gather(
+            *(
+                limited(asyncio.to_thread(self.bare_start, name, bundle, Times()))
+                for name, bundle in zip(names, bundles, strict=True)
+            )
+        )
+        bare = time.perf_counter() - began
+        await asyncio.gather(*(limited(self.bare_clean(name)) for name in names))
+        shutil.rmtree(self.bundles)
+        return ours, bare
+
+
+@dataclass
+class Found:
+    ours: Times = field(default_factory=Times)
+    bare: Times = field(default_factory=Times)
+    many: list[tuple[float, float]] = field(default_factory=list)  # seconds
+
+    @property
+    def full(self) -> float:
+        return self.ours.total(self.ours.mount, self.ours.create, self.ours.start)
+
+    @property
+    def floor(self) -> float:
+        return self.bare.total(self.bare.create, self.bare.start)
+
+    def many_medians(self) -> tuple[float, float]:
+        ours, bare = zip(*self.many, strict=True)
+        return statistics.median(ours), statistics.median(bare)
+
+
+async def measure(folder: Path, run: Path, rounds: int, parallel: int) -> Found:
+    bench = Bench(folder, run)
+    found = Found()
     subprocess.run(["ip", "netns", "add", NETNS], check=True)
     keeper = "keeper"  # so that the parents of the cgroups are there for both
     try:
         await bench.ours(keeper, Times())
         config = json.loads((bench.settings.run_dir / "containers" / keeper / "config.json").read_text())
         for number in range(-2, rounds):  # two to warm up
-            kept = (ours, bare) if number >= 0 else (Times(), Times())
+            kept = (found.ours, found.bare) if number >= 0 else (Times(), Times())
             await bench.ours(f"ours{number}", kept[0])
             await bench.clean(f"ours{number}")
             await bench.bare(f"bare{number}", config, kept[1])
+        shutil.rmtree(bench.bundles)
+        found.many += [await bench.parallel(parallel, config, number) for number in range(5)]
     finally:
         await bench.clean(keeper)
         bench.mounter.close()
         subprocess.run(["ip", "netns", "delete", NETNS], check=True)
-    return ours, bare
+    return found
 
 
-def report(ours: Times, bare: Times) -> Sequence[str]:
-    full = ours.total(ours.mount, ours.create, ours.start)
-    floor = bare.total(bare.create, bare.start)
+def report(found: Found, parallel: int) -> Sequence[str]:
+    ours, bare = found.ours, found.bare
     rows = [
         ("start, medians in ms", "mount", "create", "start", "total"),
         (
             "pyswarm",
             *(f"{statistics.median(part):.1f}" for part in (ours.mount, ours.create, ours.start)),
-            f"{full:.1f}",
+            f"{found.full:.1f}",
         ),
         (
             "conmon + bare runtime",
             "-",
             *(f"{statistics.median(part):.1f}" for part in (bare.create, bare.start)),
-            f"{floor:.1f}",
+            f"{found.floor:.1f}",
         ),
     ]
-    table = [f"{row[0]:24}" + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
-    return [*table, f"ratio {full / floor:.2f} over {len(ours.create)} rounds (aim: at most 1.3)"]
+    many_ours, many_bare = found.many_medians()
+    return [
+        *(f"{row[0]:24}" + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows),
+        f"ratio {found.full / found.floor:.2f} over {len(ours.create)} rounds (aim: at most 1.3)",
+        f"{parallel} at once: pyswarm {many_ours:.2f} s, bare {many_bare:.2f} s, ratio {many_ours / many_bare:.2f}",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--parallel", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("bench/start.py needs root")
     cover_unified()
-    with tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as folder:
-        ours, bare = asyncio.run(measure(Path(folder), arguments.rounds))
+    with (
+        tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as folder,
+        # A tmpfs, as /run is.
+        tempfile.TemporaryDirectory(prefix="pyswarm-bench-", dir="/dev/shm") as run,
+    ):
+        found = asyncio.run(measure(Path(folder), Path(run), arguments.rounds, arguments.parallel))
     if arguments.json:
-        full, floor = ours.total(ours.mount, ours.create, ours.start), bare.total(bare.create, bare.start)
-        print(json.dumps({"start_ms": round(full, 1), "bare_ms": round(floor, 1), "ratio": round(full / floor, 2)}))
+        many_ours, many_bare = found.many_medians()
+        figures = {
+            "start_ms": round(found.full, 1),
+            "bare_ms": round(found.floor, 1),
+            "ratio": round(found.full / found.floor, 2),
+            "parallel": arguments.parallel,
+            "parallel_ratio": round(many_ours / many_bare, 2),
+        }
+        print(json.dumps(figures))
     else:
-        print("\n".join(report(ours, bare)))
+        print("\n".join(report(found, arguments.parallel)))
 
 
 if __name__ == "__main__":

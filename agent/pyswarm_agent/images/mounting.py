@@ -20,10 +20,12 @@ from pyswarm_agent.runtime import kernel
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # What a container writes ends with it, so that unmounting need not wait for the disk.
 _VOLATILE = ",volatile"
+_UPPER = "upper-"
 
 
 class Mounter:
-    """In `folder`, one folder a task: `merged` (the root file system), `upper` and `work`, `image` (the image's id)."""
+    """In `folder`, one folder a task: `merged` (the root file system), `work`, and `upper-IMAGE`, whose name says which
+    image is in use (a file for that would cost each start another write to the disk)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,10 +42,8 @@ class Mounter:
         found = {}
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._folder):
-                try:
-                    found[entry.name] = Path(entry.path, "image").read_text()
-                except OSError:
-                    found[entry.name] = ""
+                names = [path.name for path in Path(entry.path).glob(f"{_UPPER}*")]
+                found[entry.name] = names[0].removeprefix(_UPPER) if names else ""
         return found
 
     async def mount(self, task_id: str, image_id: str, layers: Path, lower: str) -> Path:
@@ -61,14 +61,14 @@ class Mounter:
         folder, merged = self._folder / task_id, self.merged(task_id)
         if os.path.ismount(merged):
             return merged
-        for path in (merged, folder / "upper", folder / "work"):
-            path.mkdir(parents=True, exist_ok=True)
-        (folder / "upper").chmod(0o755)
-        (folder / "image").write_text(image_id)
+        upper, work = folder / f"{_UPPER}{image_id}", folder / "work"
+        for path in (folder, merged, upper, work):
+            path.mkdir(parents=path == folder, exist_ok=True)
+        upper.chmod(0o755)  # the mode of the container's /, whatever the umask
         if not lower:  # an image without layers: nothing but what the container writes
-            kernel.mount(str(folder / "upper"), str(merged), "", kernel.MS_BIND, "")
+            kernel.mount(str(upper), str(merged), "", kernel.MS_BIND, "")
             return merged
-        options = f"lowerdir={lower},upperdir={_escaped(folder / 'upper')},workdir={_escaped(folder / 'work')}"
+        options = f"lowerdir={lower},upperdir={_escaped(upper)},workdir={_escaped(work)}"
         if len(options) + len(_VOLATILE) >= _PAGE:
             raise ImageFailure("the image has more layers than this host can mount: build it with fewer", final=True)
         os.chdir(layers)

@@ -46,12 +46,12 @@ def write(request: ContainerRequest, paths: TaskPaths, facts: HostFacts, volumes
     config = spec.build(request, facts, spec.Prepared(user, folders, files, cgroup))
     paths.exit_dir.mkdir(parents=True)
     paths.persist.mkdir()
-    paths.logs.mkdir(parents=True, exist_ok=True)
+    paths.data.mkdir(parents=True, exist_ok=True)
+    paths.deleted.unlink(missing_ok=True)
     for target, text in texts.items():
         _write(Path(files[target]), text.encode(), 0o644)
     record = Record(int(request.log.max_size), int(request.log.max_file), request.container.tty)
     _write(paths.record, msgspec.json.encode(record))
-    _write(paths.created, b"")
     _write(paths.config, msgspec.json.encode(config))
 
 
@@ -80,7 +80,8 @@ def remove(paths: TaskPaths) -> None:
             shutil.rmtree(folder)
         except FileNotFoundError:
             pass
-    paths.created.unlink(missing_ok=True)
+    if paths.data.exists():
+        paths.deleted.touch()
 
 
 def _write(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -21,7 +21,7 @@ from pyswarm_agent.runtime import bundle, command, host, processes
 from pyswarm_agent.runtime.cgroups import Cgroups, Usage
 from pyswarm_agent.runtime.execute import execute
 from pyswarm_agent.runtime.exits import Exits
-from pyswarm_agent.runtime.monitor import Identity, Monitor, find_conmon
+from pyswarm_agent.runtime.monitor import Identity, Monitor
 from pyswarm_agent.runtime.oci import OciRuntime
 from pyswarm_agent.runtime.paths import Folders, TaskPaths
 from pyswarm_agent.runtime.settings import RuntimeSettings
@@ -140,8 +140,8 @@ class ConmonRuntime:
         found = [await self._state(self._folders.of(task_id)) for task_id in _names(self._folders.containers)]
         here = {state.task_id for state in found}
         for task_id in _names(self._folders.tasks):
-            if task_id not in here and (paths := self._folders.of(task_id)).created.exists():
-                found.append(ContainerState(task_id, 0, False, self._exits.lost(paths), _mtime(paths.created)))
+            if task_id not in here and not (paths := self._folders.of(task_id)).deleted.exists():
+                found.append(ContainerState(task_id, 0, False, self._exits.lost(paths), _mtime(paths.data)))
         return found
 
     async def _state(self, paths: TaskPaths) -> ContainerState:
@@ -170,10 +170,10 @@ class ConmonRuntime:
         return state is not None and state.status not in ("created", "creating", "stopped")
 
     def log_files(self, task_id: str) -> Sequence[Path]:
-        return log_names.listed(self._folders.of(task_id).logs)
+        return log_names.listed(self._folders.of(task_id).data)
 
     def log_folder(self, task_id: str) -> Path:
-        return self._folders.of(task_id).logs
+        return self._folders.of(task_id).data
 
     def may_print(self, task_id: str) -> bool:
         """Whether its log may still grow: conmon may be reading what a container printed before its end."""
@@ -190,7 +190,7 @@ class ConmonRuntime:
             paths = self._folders.of(task_id)
             record = bundle.read_record(paths)
             if record is not None and record.log_max_size and not paths.exit.exists():
-                found.append(Rotated(task_id, paths.logs, paths.ctl, record.log_max_size, record.log_max_file))
+                found.append(Rotated(task_id, paths.data, paths.ctl, record.log_max_size, record.log_max_file))
         return found
 
     def usage(self) -> Mapping[str, Usage]:
@@ -276,13 +276,17 @@ async def _end(identity: Identity) -> None:
 
 
 async def _end_unfinished(paths: TaskPaths) -> None:
-    """A `create` that was interrupted: conmon may still be at it, with the runtime in its process group."""
-    conmon = find_conmon(paths)
-    if conmon is not None:
-        with conmon.opened() as fd:
-            if fd is not None:
-                processes.kill_group(conmon.pid)
-                await _within(KILL_TIMEOUT, fd, "conmon does not end")
+    """A `create` that was interrupted: conmon and the runtime may still be at it, and would be in the next one's way.
+    All of them have the bundle's path among their arguments; conmon may not have written its own number yet."""
+    deadline = time.monotonic() + KILL_TIMEOUT
+    while paths.bundle.exists() and (found := processes.with_argument(str(paths.bundle))):
+        for process in found:
+            with process.opened() as fd:
+                if fd is not None:
+                    processes.send(fd, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise ContainerFailure("an interrupted creation of the container does not end", final=False)
+        await asyncio.sleep(_RETRY)
 
 
 async def _within(seconds: float, fd: int, sentence: str) -> None:

@@ -83,17 +83,14 @@ class TaskPaths:
         return self.bundle / "started"
 
     @property
-    def created(self) -> Path:
-        """There from `create` to `delete`, across reboots: a container that the run directory has forgotten is lost."""
-        return self.data / "created"
-
-    @property
-    def logs(self) -> Path:
-        return self.data / "logs"
+    def deleted(self) -> Path:
+        """There from `delete` to `forget`. A container without it that the run directory does not know went with the
+        host. (The other way round, a mark of what is there, would cost each start a file.)"""
+        return self.data / "deleted"
 
     @property
     def log(self) -> Path:
-        return self.logs / log_names.NAME
+        return self.data / log_names.NAME
 
     @property
     def volumes(self) -> Path:

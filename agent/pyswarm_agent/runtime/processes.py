@@ -75,6 +75,13 @@ def has_argument(pid: int, argument: str) -> bool:
         return False
 
 
+def with_argument(argument: str) -> list[Process]:
+    """All processes of this pid namespace that live and were started with it; not this one."""
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    found = [find(pid) for pid in numbers if pid != os.getpid() and has_argument(pid, argument)]
+    return [process for process in found if process is not None and process.is_alive()]
+
+
 def children(pid: int) -> list[int]:
     """Of all its threads."""
     found: list[int] = []
@@ -142,12 +149,3 @@ def exit_status(fd: int) -> int | None:
     if not struct.unpack_from("=Q", info, 0)[0] & _PIDFD_INFO_EXIT:
         return None
     return int(struct.unpack_from("=i", info, _EXIT_CODE_OFFSET)[0])
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to the process group that `pid` leads."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)

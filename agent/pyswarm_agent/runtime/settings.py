@@ -10,7 +10,7 @@ from pathlib import Path
 class RuntimeSettings:
     """Paths are absolute. An empty program or profile means the usual places, tried in order."""
 
-    data_dir: Path = Path("/var/lib/pyswarm")  # tasks/<id>/ (logs), volumes/<name>: survives a reboot
+    data_dir: Path = Path("/var/lib/pyswarm")  # tasks/<id>/ (its log), volumes/<name>: survives a reboot
     run_dir: Path = Path("/run/pyswarm")  # containers/<id>/ (bundle), runtime/ (the OCI runtime's state): does not
     cgroup_parent: str = "pyswarm"  # below the root of the agent's cgroup namespace
     runtime: str = ""  # "": crun, else runc, on PATH

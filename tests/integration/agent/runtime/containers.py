@@ -135,7 +135,8 @@ class Containers:
             str(path) for name in ("data/tasks", "run/containers", "run/runtime") for path in listed(self.folder / name)
         ]
         found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.folder) in line]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{self.name}")]
+        points = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*"))
+        found += [str(point / self.name) for point in points if (point / self.name).exists()]
         return [*found, *processes_with(str(self.folder))]
 
 
