@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyswarm_proxy.netlink import wire
@@ -71,12 +71,8 @@ class Conntrack:
             if flow.server == server and proto in (0, flow.proto)
         ]
 
-    def to_any(self, servers: Collection[str], proto: int = 0) -> list[Flow]:
-        """Of several addresses: one pass over the table when there are many."""
-        if len(servers) <= 4:
-            return [flow for server in servers for flow in self.to(server, proto)]
-        wanted = frozenset(servers)
-        return [flow for flow in self._dump(b"") if flow.server in wanted and proto in (0, flow.proto)]
+    def all(self) -> list[Flow]:
+        return self._dump(b"")
 
     def from_(self, client: str) -> list[Flow]:
         """Flows that this address opened."""

@@ -247,7 +247,7 @@ async def test_a_task_that_was_stopped_leaves_no_trace(bed: Bed) -> None:
     async def gone() -> bool:
         return not await traces()
 
-    assert set(await traces()) <= {"nft list ruleset"}
+    assert set(await traces()) <= {"nft list ruleset", "conntrack -L"}
     await eventually(gone, 4)
     assert task[:12] not in host.exec("ip", "-o", "link")
     assert not host.network.links.path(task).exists()
