@@ -15,7 +15,7 @@ from pyswarm_proxy import counters, drain
 from pyswarm_proxy.counters import Count, Traffic
 from pyswarm_proxy.dataplane import NftDataplane
 from pyswarm_proxy.flows import Flows, Leftovers
-from pyswarm_proxy.state import HostState, Service
+from pyswarm_proxy.state import HostState, Service, changed_services
 
 _NONE = Count(0, 0)
 
@@ -164,14 +164,12 @@ def _backends_gone(before: HostState | None, state: HostState) -> tuple[set[str]
     """(addresses that are no backend any more, those of them that are dead: neither backend nor leaving)."""
     gone: set[str] = set()
     dead: set[str] = set()
-    if before is None or before.services is state.services:
+    if before is None:
         return gone, dead
     taken: set[str] = set()  # an address may have gone to another service, or back
-    for service_id in before.services.keys() | state.services.keys():
+    for service_id in changed_services(before, state):
         none = Service(service_id, "")
         old, new = before.services.get(service_id, none), state.services.get(service_id, none)
-        if new is old:
-            continue
         taken |= new.backends - old.backends
         left = old.backends - new.backends
         gone |= left | (old.leaving - new.leaving)

@@ -13,7 +13,7 @@ from typing import Protocol
 from pyswarm_proxy import counters, elements, ruleset
 from pyswarm_proxy.diff import Table
 from pyswarm_proxy.kernel import LARGE, KernelRefused, Nft
-from pyswarm_proxy.state import HostState
+from pyswarm_proxy.state import HostState, changed_services
 from pyswarm_proxy.watch import TableWatch
 
 log = logging.getLogger(__name__)
@@ -71,13 +71,9 @@ class NftDataplane:
         host = elements.host_elements
         if before is None or host(before) != host(state):
             table.replace("host", host(state))
-        old_services = before.services if before is not None else {}
-        if old_services is not state.services:
-            for service_id, service in state.services.items():
-                if old_services.get(service_id) is not service:
-                    table.replace(f"service {service_id}", elements.service_elements(service))
-            for service_id in old_services.keys() - state.services.keys():
-                table.replace(f"service {service_id}", None)
+        for service_id in changed_services(before, state):
+            service = state.services.get(service_id)
+            table.replace(f"service {service_id}", elements.service_elements(service) if service is not None else None)
         old_groups = _task_groups(before) if before is not None else {}
         new_groups = _task_groups(state)
         for name, wanted in new_groups.items():

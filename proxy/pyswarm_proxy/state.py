@@ -152,3 +152,16 @@ def vtep_mac(number: int) -> str:
     if not 1 <= number <= 0xFFFF:
         raise ValueError(f"node number {number} is not in 1…65535")
     return f"02:79:00:01:{number >> 8:02x}:{number & 255:02x}"
+
+
+def changed_services(before: HostState | None, after: HostState) -> list[str]:
+    """Ids of services that came, went, or are not the same object. Its cost is a comparison a service: with 5,000 of
+    them, building a set of their names would be most of a change's."""
+    old = before.services if before is not None else {}
+    new = after.services
+    if old is new:
+        return []
+    found = [service_id for service_id, service in new.items() if old.get(service_id) is not service]
+    if len(old) != len(new) or any(service_id not in old for service_id in found):
+        found += [service_id for service_id in old if service_id not in new]
+    return found

@@ -64,6 +64,7 @@ class Memory:
 
     networks: frozenset[str] = frozenset()
     known: dict[str, _Known] = field(default_factory=dict)
+    owned: dict[str, ep.ServiceEndpoints] = field(default_factory=dict)  # those with a task on this node
     services: dict[str, Service] = field(default_factory=dict)
 
 
@@ -136,12 +137,13 @@ def _services(inputs: NetworkInputs, unfit: frozenset[str], memory: Memory) -> M
     networks = frozenset(inputs.networks)
     if networks != memory.networks:
         memory.known.clear()
+        memory.owned.clear()
         memory.networks = networks
-    changed = False
+    changed = len(inputs.endpoints) != len(memory.known)
     services: dict[str, Service] = {}
     for service_id, message in inputs.endpoints.items():
         known = memory.known.get(service_id)
-        if known is None or known.message is not message or known.local & unfit != known.unfit:
+        if known is None or known.message is not message or (known.local and known.local & unfit != known.unfit):
             local = frozenset(e.task_id for e in message.endpoints if e.node_id == inputs.node_id)
             service = service_of(message, networks, unfit)
             if known is not None and known.service == service:
@@ -149,59 +151,67 @@ def _services(inputs: NetworkInputs, unfit: frozenset[str], memory: Memory) -> M
             else:
                 changed = True
             memory.known[service_id] = known = _Known(message, local, local & unfit, service)
+            memory.owned.pop(service_id, None)
+            if local:
+                memory.owned[service_id] = message
         services[service_id] = known.service
-    for service_id in memory.known.keys() - services.keys():
-        del memory.known[service_id]
+    if len(memory.known) != len(services):
+        for service_id in memory.known.keys() - services.keys():
+            del memory.known[service_id]
+            memory.owned.pop(service_id, None)
     for service in _host_ports(inputs, unfit):
         old = memory.services.get(service.service_id)
         changed = changed or old != service
         services[service.service_id] = old if old is not None and old == service else service
-    if changed or services.keys() != memory.services.keys():
+    if changed or len(services) != len(memory.services):
         memory.services = services
     return memory.services
-
-
-def _serving(message: ep.ServiceEndpoints, unfit: frozenset[str]) -> list[ep.Endpoint]:
-    """In an order that is the same on all hosts."""
-    return sorted(
-        (e for e in message.endpoints if e.state == ep.ENDPOINT_STATE_SERVING and e.task_id not in unfit),
-        key=lambda e: (e.slot, e.task_id),
-    )
-
-
-def _in_network(endpoint: ep.Endpoint, network_id: str) -> str:
-    return next((a.address for a in endpoint.addresses if a.network_id == network_id), "")
-
-
-def _pool(endpoints: Iterable[ep.Endpoint], network_id: str, message: ep.ServiceEndpoints) -> Pool:
-    found = ((_in_network(e, network_id), max(1, e.weight)) for e in endpoints)
-    backends = tuple(Backend(address, weight) for address, weight in found if address)
-    return Pool(backends, hold=message.hold, affinity=message.affinity)
 
 
 def service_of(message: ep.ServiceEndpoints, networks: frozenset[str], unfit: frozenset[str]) -> Service:
     """`networks`: those that this host has; `unfit`: tasks to leave out."""
     serving = _serving(message, unfit)
+    pools: dict[str, Pool] = {}
+
+    def pool(network_id: str) -> Pool:
+        if network_id not in pools:
+            pools[network_id] = _pool(serving, network_id, message)
+        return pools[network_id]
+
     vips: tuple[Vip, ...] = ()
     if message.mode == spec.ENDPOINT_MODE_VIP:
         vips = tuple(
-            Vip(vip.address, _pool(serving, vip.network_id, message))
-            for vip in message.vips
-            if vip.network_id in networks and vip.address
+            Vip(vip.address, pool(vip.network_id)) for vip in message.vips if vip.network_id in networks and vip.address
         )
     entrance = _entrance(message, serving, networks)
     published = tuple(
-        Published(_PROTO[port.protocol], port.published, port.target, _pool(serving, entrance, message))
+        Published(_PROTO[port.protocol], port.published, port.target, pool(entrance))
         for port in message.ports
         if port.published and port.mode == spec.PUBLISH_MODE_INGRESS
     )
-    leaving = frozenset(
-        a.address
-        for e in message.endpoints
-        if e.state == ep.ENDPOINT_STATE_LEAVING or e.task_id in unfit
-        for a in e.addresses
-    )
+    leaving: frozenset[str] = frozenset()
+    if len(serving) != len(message.endpoints):
+        leaving = frozenset(
+            a.address
+            for e in message.endpoints
+            if e.state == ep.ENDPOINT_STATE_LEAVING or e.task_id in unfit
+            for a in e.addresses
+        )
     return Service(message.service_id, message.name, vips, published, leaving)
+
+
+def _serving(message: ep.ServiceEndpoints, unfit: frozenset[str]) -> list[ep.Endpoint]:
+    """In an order that is the same on all hosts."""
+    found = [e for e in message.endpoints if e.state == ep.ENDPOINT_STATE_SERVING and e.task_id not in unfit]
+    found.sort(key=lambda e: (e.slot, e.task_id))
+    return found
+
+
+def _pool(endpoints: Iterable[ep.Endpoint], network_id: str, message: ep.ServiceEndpoints) -> Pool:
+    backends = tuple(
+        Backend(a.address, e.weight or 1) for e in endpoints for a in e.addresses if a.network_id == network_id
+    )
+    return Pool(backends, hold=message.hold, affinity=message.affinity)
 
 
 def _entrance(message: ep.ServiceEndpoints, serving: list[ep.Endpoint], networks: frozenset[str]) -> str:
@@ -242,9 +252,8 @@ def _host_ports(inputs: NetworkInputs, unfit: frozenset[str]) -> list[Service]:
 def _redirects(inputs: NetworkInputs, unfit: frozenset[str], memory: Memory) -> tuple[Redirect, ...]:
     """For every address of this node that takes no new connections any more and may still be sent some."""
     leaving: dict[str, tuple[str, list[tuple[str, str]]]] = {}  # task → (service, [(network, address)])
-    for known in memory.known.values():
-        message = known.message
-        for endpoint in message.endpoints if known.local else ():
+    for message in memory.owned.values():
+        for endpoint in message.endpoints:
             if endpoint.state == ep.ENDPOINT_STATE_LEAVING and endpoint.node_id == inputs.node_id:
                 addresses = [(a.network_id, a.address) for a in endpoint.addresses]
                 leaving[endpoint.task_id] = (message.service_id, addresses)
