@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import asyncio
+import gc
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -138,6 +139,9 @@ class Manager:
                 break
             except TimeoutError:
                 log.warning("waiting for etcd", endpoints=self._settings.etcd_endpoints)
+        # What was read stays: looking through it for garbage again and again would stop everything for a while.
+        gc.collect()
+        gc.freeze()
         await self._health.set_ready(True)
         log.info("store read", revision=self._core.world.revision, services=len(self._core.world.services))
         await asyncio.Event().wait()
