@@ -117,6 +117,7 @@ def _successor(life: Life, number: int, now: float) -> Successor | None:
         status=pb.TaskStatus(state=pb.TASK_STATE_ASSIGNED, at=now),
         addresses=ended.addresses,
         service_labels=ended.service_labels,
+        ports=ended.ports,
         restarts=ended.restarts + 1,
         quick_failures=quick,
         window_at=ended.window_at if in_window else now,

@@ -40,7 +40,7 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     """image, rootfs and network are there; not started"""
     TASK_STATE_STARTING: _TaskState.ValueType  # 448
     TASK_STATE_RUNNING: _TaskState.ValueType  # 512
-    """runs, and is healthy once if it has a probe"""
+    """runs, and was healthy once if it has a probe, else was seen to listen"""
     TASK_STATE_COMPLETE: _TaskState.ValueType  # 576
     """exited 0 by itself"""
     TASK_STATE_SHUTDOWN: _TaskState.ValueType  # 640
@@ -68,7 +68,7 @@ TASK_STATE_READY: TaskState.ValueType  # 384
 """image, rootfs and network are there; not started"""
 TASK_STATE_STARTING: TaskState.ValueType  # 448
 TASK_STATE_RUNNING: TaskState.ValueType  # 512
-"""runs, and is healthy once if it has a probe"""
+"""runs, and was healthy once if it has a probe, else was seen to listen"""
 TASK_STATE_COMPLETE: TaskState.ValueType  # 576
 """exited 0 by itself"""
 TASK_STATE_SHUTDOWN: TaskState.ValueType  # 640
@@ -318,6 +318,7 @@ class Task(_message.Message):
     QUICK_FAILURES_FIELD_NUMBER: _builtins.int
     WINDOW_AT_FIELD_NUMBER: _builtins.int
     WINDOW_RESTARTS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -369,6 +370,10 @@ class Task(_message.Message):
     def service_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """as they were at its creation: for {{index .Service.Labels "x"}}"""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_spec_pb2.Port]:
+        """Its service's, as they were at its creation. Without a probe it is RUNNING when it listens on those of TCP."""
+
     def __init__(
         self,
         *,
@@ -399,10 +404,11 @@ class Task(_message.Message):
         quick_failures: _builtins.int = ...,
         window_at: _builtins.float = ...,
         window_restarts: _builtins.int = ...,
+        ports: _abc.Iterable[_spec_pb2.Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "predecessor_id", b"predecessor_id", "quick_failures", b"quick_failures", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version", "window_at", b"window_at", "window_restarts", b"window_restarts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "ports", b"ports", "predecessor_id", b"predecessor_id", "quick_failures", b"quick_failures", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version", "window_at", b"window_at", "window_restarts", b"window_restarts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,7 +519,7 @@ class Timings(_message.Message):
     prepared_at: _builtins.float
     started_at: _builtins.float
     healthy_at: _builtins.float
-    """without a probe: started_at"""
+    """without a probe: when it listened, or was taken to be fit all the same"""
     drained_at: _builtins.float
     stopped_at: _builtins.float
     def __init__(

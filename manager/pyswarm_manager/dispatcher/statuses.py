@@ -110,6 +110,7 @@ def _adopt(draft: _Draft, report: Report) -> None:
         status=report.update.status,
         addresses=adopted.addresses,
         service_labels=predecessor.service_labels,
+        ports=predecessor.ports,
         restarts=max(adopted.restarts, predecessor.restarts + 1),
         quick_failures=adopted.quick_failures,
         window_at=adopted.window_at,

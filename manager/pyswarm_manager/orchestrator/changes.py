@@ -32,6 +32,7 @@ def new_task(
         service_id=service.id,
         service_name=service.spec.name,
         service_labels=service.spec.labels,
+        ports=service.spec.ports,
         slot=slot,
         node_id=node_id,
         spec=task_spec,

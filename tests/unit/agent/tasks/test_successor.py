@@ -33,11 +33,13 @@ def ids(*lives: Life, now: float = LOST + 60, made: dict[str, int] | None = None
 
 def test_a_dead_task_gets_a_successor_after_its_delay_with_its_addresses() -> None:
     life = ended()
+    life.task.ports.add(target=80, published=8080)
     assert not ids(life, now=LOST + AWAY - 0.1), "managers may be back in a moment"
     (found,) = plan(by_id(life), {}, LOST, LOST + AWAY).successors
     task = found.task
     assert task.id == derived_id("successor", "a", "1") and task.predecessor_id == "a" and found.number == 1
     assert task.addresses == life.task.addresses and task.spec == life.task.spec and task.slot == 1
+    assert list(task.ports) == list(life.task.ports)
     assert (task.restarts, task.quick_failures, task.window_restarts) == (1, 1, 1)
     assert task.desired_state == pb.TASK_STATE_RUNNING and task.status.state == pb.TASK_STATE_ASSIGNED
     late = ended(at=LOST + AWAY)

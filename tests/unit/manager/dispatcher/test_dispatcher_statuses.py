@@ -123,12 +123,13 @@ def stored(puts: list) -> dict[str, pb.Task]:
 
 def test_a_successor_is_adopted_with_what_its_predecessor_had_and_takes_over_the_address() -> None:
     end = report("t", status(FAILED, error="crashed"))
-    result = stored(writes(world(task()), [end, report(SUCCESSOR, status(RUNNING), adopted=adopted(restarts=1))]))
+    published = task(ports=[spec.Port(target=80, published=8080)])
+    result = stored(writes(world(published), [end, report(SUCCESSOR, status(RUNNING), adopted=adopted(restarts=1))]))
     new, old = result[SUCCESSOR], result["t"]
     assert (new.service_id, new.slot, new.spec.force, new.spec_version, new.version) == ("s", 3, 4, 2, 0)
     assert (new.status.state, new.desired_state, new.predecessor_id, new.restarts) == (RUNNING, RUNNING, "t", 1)
     assert (old.status.state, old.status.error) == (FAILED, "crashed")
-    assert [a.address for a in new.addresses] == ["10.1.0.5"]
+    assert [a.address for a in new.addresses] == ["10.1.0.5"] and list(new.ports) == list(published.ports)
     assert not old.addresses, "an address has one holder"
 
 

@@ -196,10 +196,24 @@ def test_moves_respect_parallelism() -> None:
     wanted = build.service_spec(replicas=9, task=build.task_spec("v1-good"), update=build.policy(parallelism=2))
     cluster = deployed(wanted)
     cluster.set_availability("n1", spec.NODE_AVAILABILITY_DRAIN)
-    cluster.converge()
-    assert len(cluster.wanted()) == 11
+    for _ in range(3):
+        cluster.converge()
+        assert len(cluster.wanted()) == 11
     cluster.settle()
     assert len(cluster.serving()) == len(cluster.living()) == 9
+
+
+def test_a_replacement_that_must_move_on_itself_is_replaced_in_its_turn() -> None:
+    cluster = deployed(build.service_spec(replicas=1, task=build.task_spec("v1-good")))
+    (old,) = cluster.serving()
+    cluster.set_availability(old.node_id, spec.NODE_AVAILABILITY_DRAIN)
+    cluster.converge()
+    cluster.schedule()
+    second = cluster.of_slot(1)[-1]
+    cluster.set_availability(second.node_id, spec.NODE_AVAILABILITY_DRAIN)
+    cluster.settle()
+    (last,) = cluster.living()
+    assert last.node_id not in (old.node_id, second.node_id)
 
 
 def test_stop_first_moves_prepare_before_they_stop() -> None:
@@ -275,14 +289,16 @@ def test_a_task_that_was_never_assigned_is_cancelled_without_an_agent() -> None:
     assert not cluster.living()
 
 
-def test_a_task_carries_what_its_service_was_called_and_labelled() -> None:
+def test_a_task_carries_what_its_service_was_called_labelled_and_publishes() -> None:
     wanted = build.service_spec(task=build.task_spec("v1-good"))
     wanted.labels["team"] = "blue"
+    wanted.ports.add(target=80, published=8080)
     cluster = Cluster(1)
     cluster.deploy(wanted)
     cluster.converge()
     task = cluster.of_slot(1)[0]
     assert (task.service_name, dict(task.service_labels), task.spec_version) == ("web", {"team": "blue"}, 1)
+    assert list(task.ports) == list(wanted.ports)
 
 
 def test_stop_first_does_not_wait_for_a_task_on_a_node_that_is_down() -> None:
