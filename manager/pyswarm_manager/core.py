@@ -55,7 +55,7 @@ class Core:
         monotonic: Callable[[], float] = boot_time,
     ) -> None:
         """`led`: told when agents' sessions may come, and when no more. `observe`: see KeyQueue. `monotonic`: seconds,
-        for the election."""
+        for the election, and for agents' silence."""
         self.world = world
         self.cache = WatchCache(store, world)
         self.term: LeaderTerm | None = None
@@ -65,6 +65,7 @@ class Core:
         self._rng = rng
         self._led = led
         self._observe = observe
+        self._monotonic = monotonic
         own = pb.Leader(manager_id=settings.manager_id, address=settings.advertise)
         self._election = Election(store, own, ttl=settings.lease_ttl, clock=monotonic)
         self._presence = Presence(store, own, clock)
@@ -122,6 +123,7 @@ class Core:
             self._clock,
             self._rng,
             observe=self._observe,
+            steady=self._monotonic,
         )
 
         async def opened() -> None:

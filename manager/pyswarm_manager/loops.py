@@ -60,6 +60,7 @@ class Loops:
         rng: random.Random,
         *,
         observe: Callable[[str, float, float], None] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self._world = world
         self._planners = planners
@@ -69,7 +70,7 @@ class Loops:
         self._clock = clock
         self._rng = rng
         self._allocating = asyncio.Lock()
-        self.queue = KeyQueue("loops", self._work, clock, rng, observe=observe)
+        self.queue = KeyQueue("loops", self._work, clock, rng, observe=observe, steady=steady)
 
     async def run(self) -> None:
         """Until cancelled or Deposed."""

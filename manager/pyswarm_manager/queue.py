@@ -41,7 +41,8 @@ ERROR = Backoff(0.1, 30.0)
 
 class KeyQueue:
     """`parallel` bounds how many keys are worked on at once, so that a start with 5,000 keys does not flood the store.
-    `observe(key, waited, took)` is told of each run, in seconds."""
+    `observe(key, waited, took)` is told of each run, in seconds. `steady`: seconds of a clock that nobody sets, which
+    timers run by, so that a jump of `clock` neither fires nor delays them; by default `clock`'s."""
 
     def __init__(
         self,
@@ -52,16 +53,18 @@ class KeyQueue:
         *,
         parallel: int = 32,
         observe: Callable[[str, float, float], None] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self._name = name
         self._worker = worker
         self._clock = clock
+        self._steady = steady or clock.now
         self._rng = rng
         self._parallel = parallel
         self._observe = observe
         self._ready: dict[str, float] = {}  # key → since when; in order of arrival
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._due: dict[str, float] = {}  # key → when to look again
+        self._due: dict[str, float] = {}  # key → when to look again, in steady seconds
         self._heap: list[tuple[float, str]] = []  # of _due; entries that differ from it are stale
         self._failures: dict[str, int] = {}
         self._timer: asyncio.Task[None] | None = None
@@ -81,19 +84,20 @@ class KeyQueue:
 
     @property
     def next_due(self) -> float | None:
-        """The earliest timer, unix seconds."""
+        """The earliest timer, in steady seconds."""
         return min(self._due.values(), default=None)
 
     def add(self, key: str) -> None:
-        self._ready.setdefault(key, self._clock.now())
+        self._ready.setdefault(key, self._steady())
         self._pump()
 
     def add_at(self, key: str, at: float) -> None:
         """Adds the key at this unix time, or earlier when it was to come earlier anyway."""
-        if at <= self._clock.now():
+        wait = at - self._clock.now()
+        if wait <= 0:
             self.add(key)
-        elif at < self._due.get(key, float("inf")):
-            self._set_due(key, at)
+        elif self._steady() + wait < self._due.get(key, float("inf")):
+            self._set_due(key, wait)
             self._arm()
 
     async def run(self) -> None:
@@ -132,7 +136,7 @@ class KeyQueue:
         self._pump()
 
     async def _work(self, key: str, since: float) -> None:
-        start = self._clock.now()
+        start = self._steady()
         try:
             wake_at = await self._worker(key)
         except Deposed as error:
@@ -147,11 +151,11 @@ class KeyQueue:
             # It has looked at everything: its word replaces all earlier timers.
             self._due.pop(key, None)
             if wake_at is not None:
-                self._set_due(key, wake_at)
+                self._set_due(key, wake_at - self._clock.now())
         finally:
             self._running.pop(key, None)
             if self._observe:
-                self._observe(key, start - since, self._clock.now() - start)
+                self._observe(key, start - since, self._steady() - start)
         self._pump()
         self._arm()
 
@@ -164,10 +168,10 @@ class KeyQueue:
             log.warning("failed, trying again", queue=self._name, key=key, error=error, after=delay)
         else:
             log.exception("failed unexpectedly, trying again", queue=self._name, key=key, after=delay)
-        self._set_due(key, self._clock.now() + delay)
+        self._set_due(key, delay)
 
-    def _set_due(self, key: str, at: float) -> None:
-        self._due[key] = at
+    def _set_due(self, key: str, wait: float) -> None:
+        at = self._due[key] = self._steady() + wait
         heapq.heappush(self._heap, (at, key))
 
     def _arm(self) -> None:
@@ -187,11 +191,10 @@ class KeyQueue:
         self._timer = asyncio.create_task(self._sleep_until(at), name=f"{self._name} timer")
 
     async def _sleep_until(self, at: float) -> None:
-        # A wall clock may be set back meanwhile, and sleep may end a little early: look again.
-        while (left := at - self._clock.now()) > 0:
+        while (left := at - self._steady()) > 0:  # sleep may end a little early
             await self._clock.sleep(left)
         self._timer = None
-        now = self._clock.now()
+        now = self._steady()
         while self._heap and self._heap[0][0] <= now:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:

@@ -43,6 +43,7 @@ class LeaderTerm:
         rng: random.Random,
         *,
         observe: Callable[[str, float, float], None] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self._leadership = leadership
         self._store = store
@@ -62,9 +63,18 @@ class LeaderTerm:
             leader_revision=leadership.create_revision,
             timing=_timing(settings),
             acknowledged=self._acknowledged,
+            steady=steady,
         )
         self.loops = Loops(
-            world, planners, self._writer, self._catch_up, self.dispatcher.acks, clock, rng, observe=observe
+            world,
+            planners,
+            self._writer,
+            self._catch_up,
+            self.dispatcher.acks,
+            clock,
+            rng,
+            observe=observe,
+            steady=steady,
         )
         self._announcer = Announcer(world, store, leadership.fence, clock)
 

@@ -25,7 +25,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What this leader has seen of one node; it starts with nothing but the time at which it began to lead."""
+    """What this leader has seen of one node; it starts with nothing but the time at which it began to lead.
+
+    In steady seconds, of a clock that nobody sets: a wall clock that is put forward must not make all nodes silent."""
 
     heard_at: float  # of the last message; when it began to lead, if there was none: that is the grace period
     hello: wire.Hello | None = None  # of the open session
@@ -36,10 +38,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`node`: what is to be stored, None = what is there is right. `is_stuck`: it does not apply what it was sent."""
+    """`node`: what is to be stored, None = what is there is right. `wake_in`: seconds until it may be otherwise.
+    `is_stuck`: it does not apply what it was sent."""
 
     node: pb.Node | None
-    wake_at: float | None
+    wake_in: float | None
     is_down: bool = False
     is_stuck: bool = False
 
@@ -62,10 +65,10 @@ def register(facts: Facts, number: int, now: float) -> pb.Node:
     return node
 
 
-def judge(node: pb.Node, facts: Facts, limits: Limits, now: float) -> Verdict:
-    """`node` as it is stored."""
-    silent_at = facts.heard_at + limits.down_after
-    if now >= silent_at:
+def judge(node: pb.Node, facts: Facts, limits: Limits, now: float, steady: float) -> Verdict:
+    """`node` as it is stored; the time in unix seconds, and in those of `facts`."""
+    silent_in = facts.heard_at + limits.down_after - steady
+    if silent_in <= 0:
         if node.state == pb.NODE_STATE_DOWN:
             return Verdict(None, None, is_down=True)
         result = changed(node)
@@ -73,9 +76,9 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float) -> Verdict:
         result.serving = False
         return Verdict(result, None, is_down=True)
     if facts.hello is None:
-        return Verdict(None, silent_at)
-    stuck_at = None if facts.unapplied_since is None else facts.unapplied_since + limits.apply_within
-    is_stuck = stuck_at is not None and now >= stuck_at
+        return Verdict(None, silent_in)
+    stuck_in = None if facts.unapplied_since is None else facts.unapplied_since + limits.apply_within - steady
+    is_stuck = stuck_in is not None and stuck_in <= 0
     result = changed(node)
     _describe(result, facts.hello)
     if is_stuck:
@@ -86,8 +89,8 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float) -> Verdict:
     elif facts.caught_up and not (node.serving and node.state == pb.NODE_STATE_READY):
         _turn(result, pb.NODE_STATE_READY, "", now)
         result.serving = True
-    wake_at = earliest(silent_at, None if is_stuck else stuck_at)
-    return Verdict(result if result != node else None, wake_at, is_stuck=is_stuck)
+    wake_in = earliest(silent_in, None if is_stuck else stuck_in)
+    return Verdict(result if result != node else None, wake_in, is_stuck=is_stuck)
 
 
 def _describe(node: pb.Node, hello: wire.Hello) -> None:

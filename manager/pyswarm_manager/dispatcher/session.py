@@ -43,7 +43,7 @@ class Leadership(Protocol):
 
     def node_list(self) -> Sequence[wire.NodeAddress]: ...
     def fence(self) -> wire.Fence: ...
-    def now(self) -> float: ...
+    def steady(self) -> float: ...
     def heard(self, session: Session) -> None: ...
     def reported(self, session: Session, batch: wire.StatusBatch) -> None: ...
     def confirmed(self, session: Session, revision: int) -> None: ...
@@ -90,6 +90,7 @@ class Session:
 
     @property
     def unapplied_since(self) -> float | None:
+        """Steady seconds."""
         return self._unconfirmed[0].at if self._unconfirmed else None
 
     @property
@@ -152,8 +153,10 @@ class Session:
     # What it sends.
 
     async def outgoing(self) -> AsyncIterator[wire.ManagerMessage]:
-        number = self._leadership.world.nodes[self.node_id].number
-        welcome = wire.Welcome(node_id=self.node_id, heartbeat_period=self._heartbeat_period, node_number=number)
+        node = self._leadership.world.nodes.get(self.node_id)
+        if node is None:
+            return  # removed since it was admitted
+        welcome = wire.Welcome(node_id=self.node_id, heartbeat_period=self._heartbeat_period, node_number=node.number)
         yield self._fenced(wire.ManagerMessage(welcome=welcome))
         self._wake.set()
         while not self._closed:
@@ -204,7 +207,7 @@ class Session:
         self._cursor, self._settled, self._sent_nodes = delta.cursor, settled, nodes
         self._sent_revision = world.revision
         was_idle = not self._unconfirmed
-        self._unconfirmed.append(_Sent(self._seq, world.revision, leadership.now(), delta.is_complete))
+        self._unconfirmed.append(_Sent(self._seq, world.revision, leadership.steady(), delta.is_complete))
         if was_idle:
             leadership.session_changed(self)
         return update

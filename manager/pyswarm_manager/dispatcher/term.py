@@ -61,7 +61,9 @@ class Term:
         leader_revision: int,
         timing: Timing,
         acknowledged: Callable[[], None],
+        steady: Callable[[], float] | None = None,
     ) -> None:
+        """`steady`: seconds of a clock that nobody sets, which silence is measured by; by default `clock`'s."""
         self.world = world
         self.endpoints = EndpointCache(deriver)
         self.acks = NodeAcks(acknowledged)
@@ -75,10 +77,11 @@ class Term:
         self._timing = timing
         self._leader_revision = leader_revision
         self._reports = Reports(world, applier, catch_up, clock, rng)
-        self._queue = KeyQueue("dispatcher", self._work, clock, rng)
+        self._queue = KeyQueue("dispatcher", self._work, clock, rng, steady=steady)
         self._sessions: dict[str, Session] = {}
         # As if heard so long ago that what is left of the time is the grace.
-        self._began = clock.now() + timing.grace - timing.limits.down_after
+        self.steady = steady or clock.now
+        self._began = self.steady() + timing.grace - timing.limits.down_after
         self._heard: dict[str, float] = {}
         self._registering = asyncio.Lock()
         self._newcomers: dict[str, asyncio.Future[None]] = {}
@@ -168,11 +171,8 @@ class Term:
     def fence(self) -> wire.Fence:
         return wire.Fence(leader_revision=self._leader_revision, revision=self.world.revision)
 
-    def now(self) -> float:
-        return self._clock.now()
-
     def heard(self, session: Session) -> None:
-        self._heard[session.node_id] = self._clock.now()
+        self._heard[session.node_id] = self.steady()
 
     def reported(self, session: Session, batch: wire.StatusBatch) -> None:
         self._reports.add(session, batch)
@@ -186,7 +186,8 @@ class Term:
         if session.caught_up or session.unapplied_since is None:
             self._queue.add(key)
         if session.unapplied_since is not None:
-            self._queue.add_at(key, session.unapplied_since + self._timing.limits.apply_within)
+            due_in = session.unapplied_since + self._timing.limits.apply_within - self.steady()
+            self._queue.add_at(key, self._clock.now() + due_in)
 
     # The world.
 
@@ -291,7 +292,7 @@ class Term:
                     "node registered", node=node_id, hostname=facts.hello.description.hostname if facts.hello else ""
                 )
             return None  # the change brings us back
-        verdict = judge(node, facts, self._timing.limits, now)
+        verdict = judge(node, facts, self._timing.limits, now, self.steady())
         if verdict.node is not None:
             log.info(
                 "node changes",
@@ -305,7 +306,7 @@ class Term:
             session.close()  # it hangs: a live agent opens another
         elif session is not None and verdict.is_stuck:
             session.resend_endpoints()
-        return verdict.wake_at
+        return self._clock.now() + verdict.wake_in if verdict.wake_in is not None else None
 
     async def _store(self, node: pb.Node) -> None:
         await self._catch_up(await self._applier.apply(Plan(steps=((Put(node),),))))

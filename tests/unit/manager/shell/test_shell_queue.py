@@ -116,18 +116,18 @@ async def test_many_keys_leave_room_for_others_between_them(make, work, clock) -
 
     async def other() -> None:
         nonlocal turns
-        while True:
+        while len(work.runs) < 20:
             turns += 1
-            await asyncio.sleep(0)
+            await settle(1)
 
     async with running(queue):
         beside = asyncio.create_task(other())
         for n in range(20):
             queue.add(str(n))
-        while len(work.runs) < 20:
-            await asyncio.sleep(0)
+        await settle(200)
+        assert len(work.runs) == 20
+        await beside
         assert turns >= 15
-        beside.cancel()
 
 
 async def test_a_worker_is_woken_at_the_time_it_asked_for(make, work, clock) -> None:
@@ -166,6 +166,36 @@ async def test_an_earlier_timer_overtakes_a_later_one(make, work, clock) -> None
         queue.add("early")
         await clock.advance(200)
         assert work.runs[2:] == [("early", start + 10), ("late", start + 100)]
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+async def test_a_wall_clock_that_jumps_neither_fires_nor_delays_timers(make, work, clock, jump: float) -> None:
+    steady = clock.now
+    wall = ShiftedClock(clock)
+    queue = KeyQueue("test", work, wall, random.Random(1), steady=steady)
+    start = steady()
+    work.answers["a"] = [wall.now() + 10]
+    async with running(queue):
+        queue.add("a")
+        queue.add_at("b", wall.now() + 20)
+        await clock.advance(1)
+        wall.shift = jump
+        await clock.advance(30)
+        assert work.runs == [("a", start), ("a", start + 10), ("b", start + 20)]
+
+
+class ShiftedClock:
+    """A wall clock that somebody sets."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.shift = 0.0
+
+    def now(self) -> float:
+        return self._clock.now() + self.shift
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
 
 
 async def test_add_at_keeps_the_earliest(make, work, clock) -> None:
