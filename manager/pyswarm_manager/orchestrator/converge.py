@@ -37,12 +37,11 @@ def plan(
         return removal.plan(world, service_id, now)
     view = View.of(world, service, now, rng, matches)
     overtaken = machine.supersede(view)
-    forgotten = history.forgotten_tasks(view)
     rollout: pb.Rollout | None = None
     first: Sequence[Write] = overtaken
     wake_at: float | None = None
     if view.is_active:
-        advance = machine.advance(view, forgetting=[task.id for task in forgotten])
+        advance = machine.advance(view)
         if advance.is_turn:
             return Plan(steps=((*overtaken, *advance.writes),), notes=advance.notes)
         rollout, wake_at = advance.rollout, advance.wake_at
@@ -50,7 +49,7 @@ def plan(
     room = leeway(view, rollout)
     settled = _settled(view, room)
     groups = [(*first,), *(one.writes for one in settled)]
-    deletes: list[Sequence[Write]] = [(Delete(task),) for task in forgotten]
+    deletes: list[Sequence[Write]] = [(Delete(task),) for task in history.forgotten_tasks(view)]
     deletes += [(Delete(old),) for old in history.forgotten_rollouts(view)]
     return Plan(
         steps=pack(group for group in groups if group) + pack(deletes),

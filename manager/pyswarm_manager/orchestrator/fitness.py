@@ -20,7 +20,7 @@ def is_gone(world: World, task: pb.Task) -> bool:
 def is_lost(world: World, task: pb.Task) -> bool:
     """Its node is down: nobody knows what it does."""
     node = world.nodes.get(task.node_id)
-    return node is not None and node.state == pb.NODE_STATE_DOWN and task.status.state >= pb.TASK_STATE_ASSIGNED
+    return node is not None and node.state == pb.NODE_STATE_DOWN
 
 
 def is_unhealthy(task: pb.Task) -> bool:

@@ -6,7 +6,6 @@ carried out alone: the slots are settled in the next run, by the rules that hold
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -39,8 +38,8 @@ def supersede(view: View) -> list[Write]:
     return overtaken
 
 
-def advance(view: View, *, forgetting: Iterable[str] = ()) -> Advance:
-    """`forgetting`: ids of tasks whose objects this run deletes; what is known of them is stored first."""
+def advance(view: View) -> Advance:
+    """The view's rollout is being carried out."""
     stored = view.rollout
     assert stored is not None and view.is_active
     rollout = changed(stored)
@@ -51,9 +50,7 @@ def advance(view: View, *, forgetting: Iterable[str] = ()) -> Advance:
     if turn is not None:
         return turn
     _update_receipt(view, rollout)
-    ids = set(forgetting)
-    must = any(row.task_id in ids for row in rollout.receipt.tasks) and rollout != stored
-    writes = (Put(rollout),) if must or _is_news(stored, rollout) else ()
+    writes = (Put(rollout),) if _is_news(stored, rollout) else ()
     return Advance(rollout, writes, wake_at=_wake_at(view, rollout))
 
 
@@ -180,16 +177,17 @@ def _update_receipt(view: View, rollout: pb.Rollout) -> None:
 
 
 def _is_news(stored: pb.Rollout, rollout: pb.Rollout) -> bool:
-    """Not every timestamp of a task is worth a write of a large object: changes of phase, and ends of tasks, are."""
+    """Not every timestamp of a task is worth a write of a large object: changes of phase, and ends of tasks, are. So
+    what is known of a task is stored before its object is deleted, which takes more than its end."""
     return _gist(stored) != _gist(rollout)
 
 
 def _gist(rollout: pb.Rollout) -> pb.Rollout:
     out = changed(rollout)
-    rows = [(row.task_id, row.is_new) for row in out.receipt.tasks if receipt.is_settled(row)]
+    rows = [(row.task_id, receipt.ends(row)) for row in out.receipt.tasks]
     del out.receipt.tasks[:]
-    for task_id, is_new in rows:
-        out.receipt.tasks.add(task_id=task_id, is_new=is_new)
+    for task_id, (out_at, drained_at, stopped_at) in rows:
+        out.receipt.tasks.add(task_id=task_id, out_of_balancers_at=out_at, drained_at=drained_at, stopped_at=stopped_at)
     return out
 
 

@@ -57,9 +57,9 @@ def update(receipt: pb.Receipt, view: View, rollout: pb.Rollout, tasks: Sequence
     receipt.reason = rollout.reason
 
 
-def is_settled(row: pb.TaskReceipt) -> bool:
-    """Nothing more will come: worth storing for its own sake."""
-    return row.stopped_at > 0
+def ends(row: pb.TaskReceipt) -> tuple[float, float, float]:
+    """The stages of its way out: worth storing as soon as they are known."""
+    return row.out_of_balancers_at, row.drained_at, row.stopped_at
 
 
 def _fill(row: pb.TaskReceipt, view: View, task: pb.Task) -> None:

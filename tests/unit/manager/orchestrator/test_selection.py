@@ -49,6 +49,26 @@ def test_scaling_down_takes_what_must_leave_its_node_anyway() -> None:
     assert len(cluster.world.tasks) == 2, "nobody was moved"
 
 
+def test_going_back_to_fewer_replicas_keeps_the_tasks_of_the_old_version() -> None:
+    cluster = deployed(4)
+    cluster.set_health(cluster.of_slot(1)[0].id, pb.HEALTH_UNHEALTHY)
+    scale(cluster, 3)
+    cluster.settle()
+    before = {t.id for t in cluster.serving()}
+    cluster.deploy(build.service_spec(replicas=4, task=build.task_spec("v2-good")))
+    cluster.run(4.9)
+    assert cluster.of_slot(1)[-1].spec.container.image == "v2-good", "the fresh slot has the lowest number"
+    cluster.now += 0.2
+    while (second := cluster.of_slot(2)[-1]).status.state != pb.TASK_STATE_STARTING:
+        cluster.converge()
+        cluster.schedule()
+        cluster.agent(second.id)
+    cluster.fail(second.id)
+    cluster.settle()
+    assert cluster.rollout.state == pb.ROLLOUT_STATE_ROLLED_BACK
+    assert before == {t.id for t in cluster.living()}
+
+
 def test_scaling_up_fills_the_lowest_free_numbers() -> None:
     cluster = deployed(3)
     cluster.set_health(cluster.of_slot(1)[0].id, pb.HEALTH_UNHEALTHY)

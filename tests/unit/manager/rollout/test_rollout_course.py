@@ -36,6 +36,7 @@ def test_parallelism_and_monitor_time() -> None:
     cluster.deploy(wanted("v2-good", parallelism=2, monitor=5))
     cluster.run(4.9)
     assert (count(cluster, "v1-good"), count(cluster, "v2-good")) == (2, 2)
+    assert sum(not row.is_new for row in cluster.rollout.receipt.tasks) == 2, "the others have not gone"
     cluster.run(4.9)
     assert count(cluster, "v2-good") == 4
     assert cluster.rollout.state == pb.ROLLOUT_STATE_RUNNING, "the last ones are watched"
@@ -294,6 +295,32 @@ def test_a_node_lost_in_the_middle_is_not_a_failure_of_the_version() -> None:
     cluster.settle()
     assert cluster.rollout.state == COMPLETED and cluster.rollout.failures == 0
     assert count(cluster, "v2-good") == 4
+
+
+def test_what_a_lost_node_tells_when_it_is_back_is_not_a_failure_either() -> None:
+    cluster = deployed(monitor=30)
+    cluster.deploy(wanted("v2-good", monitor=30))
+    cluster.run(2)
+    new = next(t for t in cluster.serving() if t.spec.container.image == "v2-good")
+    cluster.cut_node(new.node_id)
+    cluster.run(2)
+    cluster.heal_node(new.node_id)
+    cluster.fail(new.id)
+    cluster.settle()
+    assert cluster.rollout.state == COMPLETED and cluster.rollout.failures == 0
+
+
+def test_a_rollout_does_not_end_while_a_task_that_was_done_is_missing() -> None:
+    cluster = deployed()
+    cluster.deploy(wanted("v2-good"))
+    cluster.run(19.9)
+    done = next(p.new_task_id for p in cluster.rollout.slots if p.phase == pb.SLOT_PHASE_DONE)
+    cluster.fail(done)
+    cluster.run(0.5)
+    assert cluster.rollout.state == pb.ROLLOUT_STATE_RUNNING
+    assert {p.phase for p in cluster.rollout.slots} == {pb.SLOT_PHASE_DONE}
+    cluster.run(1)
+    assert cluster.rollout.state == COMPLETED
 
 
 def test_a_drained_node_in_a_rollout_moves_nothing_twice() -> None:

@@ -70,6 +70,7 @@ def test_a_failed_update_rolls_back_to_exactly_what_was(
     assert reason in rollout.reason
     assert cluster.service.spec.SerializeToString(deterministic=True) == before
     assert not cluster.service.HasField("previous_spec")
+    assert cluster.service.spec_version == 3, "each change of the spec raises it"
     assert images(cluster) == {"v1-good": 4} and len(cluster.living()) == 4
     if order == spec.UPDATE_ORDER_START_FIRST or image == "v2-unknown":
         assert {t.id for t in cluster.serving()} == tasks, "nothing that served was touched"
@@ -200,9 +201,10 @@ def test_failures_within_the_ratio_are_put_up_with() -> None:
     cluster = deployed(ratio=0.25, parallelism=0)
     cluster.deploy(wanted("v2-good", ratio=0.25, parallelism=0))
     cluster.run(1)
-    cluster.fail(cluster.rollout.slots[0].new_task_id)
-    cluster.run(5)
-    assert cluster.rollout.state == COMPLETED
+    for second in range(5):  # and goes on failing
+        cluster.fail(cluster.of_slot(1)[-1].id)
+        cluster.run(1 if second < 4 else 0.5)
+    assert cluster.rollout.state == COMPLETED and len(cluster.serving()) == 3
     assert (cluster.rollout.failures, cluster.rollout.failed) == (1, False)
     assert "1 of 4 tasks failed" in cluster.rollout.reason
     cluster.settle()
@@ -231,8 +233,51 @@ def test_continue_goes_on_and_ends_when_everything_runs_after_all() -> None:
     assert "goes on" in cluster.rollout.reason
 
 
+def test_a_slot_that_keeps_failing_does_not_hold_up_the_others() -> None:
+    policy: dict[str, Any] = {"action": CONTINUE, "order": spec.UPDATE_ORDER_STOP_FIRST}
+    cluster = deployed(**policy)
+    cluster.deploy(wanted("v2-good", **policy))
+    for _ in range(100):
+        if cluster.rollout.slots:
+            first = cluster.of_slot(1)[-1]
+            if first.spec.container.image == "v2-good":
+                cluster.fail(first.id)
+        cluster.run(0.5)
+    assert images(cluster) == {"v2-good": 3}
+
+
+def test_a_new_task_that_turns_unhealthy_before_it_is_balanced_goes_and_the_old_one_stays() -> None:
+    cluster = deployed(action=PAUSE)
+    cluster.deploy(wanted("v2-good", action=PAUSE))
+    while not (new := [t for t in cluster.serving() if t.spec.container.image == "v2-good"]):
+        cluster.converge()
+        cluster.schedule()
+        for task in cluster.living():
+            cluster.agent(task.id)
+    cluster.set_health(new[0].id, pb.HEALTH_UNHEALTHY)
+    cluster.settle()
+    assert cluster.rollout.state == PAUSED
+    assert images(cluster) == {"v1-good": 4} and len(cluster.living()) == 4
+
+
+def test_an_automatic_rollback_follows_the_rollback_policy() -> None:
+    cluster = Cluster(1)
+    patient = wanted()
+    patient.rollback.monitor = 50
+    cluster.deploy(patient)
+    cluster.settle()
+    patient.task.container.image = "v2-good"
+    cluster.deploy(patient)
+    cluster.run(7)
+    cluster.fail(cluster.rollout.slots[1].new_task_id)
+    cluster.run(49)
+    assert cluster.rollout.state == pb.ROLLOUT_STATE_ROLLING_BACK
+    cluster.run(55)
+    assert cluster.rollout.state == ROLLED_BACK
+
+
 def test_continue_keeps_nobody_waiting_past_the_deadline_and_still_goes_on() -> None:
-    policy = {"action": CONTINUE, "deadline": 60}
+    policy: dict[str, Any] = {"action": CONTINUE, "deadline": 60}
     cluster = deployed(**policy)
     picky = wanted("v2-good", **policy)
     picky.task.placement.constraints.append("node.labels.disk==ssd")
