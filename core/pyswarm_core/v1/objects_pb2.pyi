@@ -642,6 +642,7 @@ class NodeDescription(_message.Message):
     KERNEL_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     MTU_FIELD_NUMBER: _builtins.int
+    METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     nano_cpus: _builtins.int
     memory: _builtins.int
@@ -651,6 +652,8 @@ class NodeDescription(_message.Message):
     runtime: _builtins.str
     mtu: _builtins.int
     """of the underlay"""
+    metrics_address: _builtins.str
+    """HOST:PORT at which other hosts may scrape its agent; "" = closed to them"""
     @_builtins.property
     def platform(self) -> _spec_pb2.Platform: ...
     def __init__(
@@ -664,10 +667,11 @@ class NodeDescription(_message.Message):
         kernel: _builtins.str = ...,
         runtime: _builtins.str = ...,
         mtu: _builtins.int = ...,
+        metrics_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "kernel", b"kernel", "memory", b"memory", "mtu", b"mtu", "nano_cpus", b"nano_cpus", "platform", b"platform", "runtime", b"runtime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "kernel", b"kernel", "memory", b"memory", "metrics_address", b"metrics_address", "mtu", b"mtu", "nano_cpus", b"nano_cpus", "platform", b"platform", "runtime", b"runtime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1045,18 +1049,22 @@ class Leader(_message.Message):
 
     MANAGER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     manager_id: _builtins.str
     address: _builtins.str
     """HOST:PORT of its API and dispatcher"""
+    metrics_address: _builtins.str
+    """HOST:PORT at which other hosts may scrape it; "" = closed to them"""
     def __init__(
         self,
         *,
         manager_id: _builtins.str = ...,
         address: _builtins.str = ...,
+        metrics_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "manager_id", b"manager_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "manager_id", b"manager_id", "metrics_address", b"metrics_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
