@@ -74,7 +74,7 @@ class Announcer:
             due = set(self._world.services)
             stale = set(self._stored)
         wanted: dict[str, bytes] = {}
-        for service_id in due:
+        for service_id in sorted(due):
             service = self._world.services.get(service_id)
             if service is None or service.removing:
                 stale.add(self._key_of.pop(service_id, ""))
@@ -83,7 +83,7 @@ class Announcer:
             endpoints = derive(self._world, service_id, self._clock.now(), None)
             wanted[key] = service_value(self._world, service, endpoints)
         ops: list[Op] = [Put(key, value) for key, value in wanted.items() if self._stored.get(key) != value]
-        ops += [Delete(key) for key in stale if key in self._stored and key not in wanted]
+        ops += [Delete(key) for key in sorted(stale) if key in self._stored and key not in wanted]
         for start in range(0, len(ops), MAX_TXN_OPS - 1):
             await self._write(ops[start : start + MAX_TXN_OPS - 1], self._stored)
 

@@ -87,7 +87,7 @@ class Loops:
         self.queue.add(DRAIN)
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
-        for key in set().union(*(wakes(change, self._world) for change in changes)):
+        for key in sorted(set().union(*(wakes(change, self._world) for change in changes))):
             self.queue.add(key)
 
     async def _work(self, key: str) -> float | None:

@@ -23,11 +23,11 @@ class AssignmentSet:
         self._tasks: dict[str, Hashable] = {}  # what was sent: id → orders
         self._networks: dict[str, int] = {}  # id → version
         self._auths: dict[str, int] = {}
-        self._touched: set[str] = set()
+        self._touched: dict[str, None] = {}  # in order
         self._networks_touched = True
 
     def touch(self, task_ids: Iterable[str]) -> None:
-        self._touched.update(task_ids)
+        self._touched.update(dict.fromkeys(task_ids))
 
     def touch_networks(self) -> None:
         """A network has changed, or what is attached to it."""
@@ -39,21 +39,21 @@ class AssignmentSet:
         if task_id in self._tasks or (task is not None and task.node_id == self._node_id):
             return False
         self._tasks[task_id] = None
-        self._touched.add(task_id)
+        self._touched[task_id] = None
         return True
 
     def update(self, world: World, attached: Collection[str]) -> wire.AssignmentUpdate | None:
         """The next message; None when the agent has everything. The first one is complete. `attached`: the networks
         that services are attached to, anywhere."""
         is_first = self._seq == 0
-        touched = [t.id for t in world.tasks_of_node(self._node_id)] if is_first else self._touched
+        touched = [t.id for t in world.tasks_of_node(self._node_id)] if is_first else list(self._touched)
         result = wire.AssignmentUpdate(complete=is_first)
         for task_id in touched:
             self._task(result, world, task_id)
         # An address may be in a network that was of no interest until now.
         if self._networks_touched or any(a.network_id not in self._networks for t in result.tasks for a in t.addresses):
             self._all_networks(result, world, attached)
-        self._touched = set()
+        self._touched = {}
         if not is_first and not result.ListFields():
             return None
         self._seq += 1
@@ -84,7 +84,7 @@ class AssignmentSet:
         networks = [n for n in world.networks.values() if n.blocks or n.id in attached or n.id in of_tasks]
         result.networks.extend(n for n in networks if self._networks.get(n.id) != n.version)
         versions = {n.id: n.version for n in networks}
-        result.removed_networks.extend(self._networks.keys() - versions.keys())
+        result.removed_networks.extend(sorted(self._networks.keys() - versions.keys()))
         self._networks = versions
 
 

@@ -82,10 +82,10 @@ class LogSource:
 class LogBroker:
     """`session_of(node id)`: its open session, or None."""
 
-    def __init__(self, session_of: Callable[[str], LogSession | None]) -> None:
+    def __init__(self, session_of: Callable[[str], LogSession | None], rng: random.Random) -> None:
         self._session_of = session_of
         self._sources: dict[tuple[str, str], LogSource] = {}
-        self._rng = random.SystemRandom()
+        self._rng = rng
 
     def request(self, node_id: str, task_ids: Sequence[str], wanted: Wanted) -> LogSource | None:
         """Asks one node; None when it has no session. `release` what this returns."""

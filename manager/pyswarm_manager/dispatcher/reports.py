@@ -21,9 +21,6 @@ from pyswarm_manager.queue import CONFLICT, ERROR
 
 log = get_logger("dispatcher.reports")
 
-# Beside the leader's compare, a transaction has room for 127; fewer keep a conflict's repetition cheap.
-MAX_WRITES = 100
-
 
 class Reporter(Protocol):
     """A session, as far as its reports go."""
@@ -86,12 +83,11 @@ class Reports:
     async def _store(self, reports: Sequence[Report]) -> None:
         failures = 0
         while True:
-            puts = writes(self._world, reports)
-            if not puts:
-                return
-            steps = tuple(tuple(puts[i : i + MAX_WRITES]) for i in range(0, len(puts), MAX_WRITES))
             try:
-                await self._catch_up(await self._applier.apply(Plan(steps=steps)))
+                groups = writes(self._world, reports)
+                if not groups:
+                    return
+                await self._catch_up(await self._applier.apply(Plan(steps=tuple(groups))))
                 return
             except Deposed:
                 raise
@@ -104,3 +100,12 @@ class Reports:
                 delay = ERROR.delay(failures, self._rng)
                 log.warning("statuses are not stored yet", reports=len(reports), error=error, after=delay)
                 await self._clock.sleep(delay)
+            except Exception:
+                # One report that cannot be stored must not take the others, and the leader, with it.
+                if len(reports) == 1:
+                    log.exception("a report is ignored", node=reports[0].node_id, task=reports[0].update.task_id)
+                    return
+                half = len(reports) // 2
+                await self._store(reports[:half])
+                await self._store(reports[half:])
+                return

@@ -14,6 +14,9 @@ from pyswarm_manager.tasks import is_terminal
 # How many successors of one task an agent may have made while no manager was there. A bound on work, not a policy:
 # with the longest restart delay of 300 s it is three days and a half.
 MAX_SUCCESSORS = 1024
+MAX_STATUS_BYTES = 20_000
+MAX_GROUP = 100  # writes; a transaction takes 127
+_STATES = frozenset(pb.TaskState.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +27,41 @@ class Report:
     update: wire.StatusUpdate
 
 
-def writes(world: World, reports: Iterable[Report]) -> list[Put]:
-    """What to store, one write per task, in order of first mention. What tells nothing new, nothing known or nothing of
-    the reporter's own is left out: to the agent it is as good as stored."""
+def writes(world: World, reports: Iterable[Report]) -> list[tuple[Put, ...]]:
+    """What to store, one write per task, in order of first mention; a group is to be stored as one. What tells nothing
+    new, nothing known or nothing of the reporter's own is left out: to the agent it is as good as stored."""
     now_stored = _Draft(world)
     for report in reports:
         task = now_stored.get(report.update.task_id)
         if task is None and report.update.HasField("adopted"):
             _adopt(now_stored, report)
         elif task is not None and task.node_id == report.node_id:
-            status = advanced(task.status, report.update.status)
+            status = advanced(task.status, fitting(report.update.status))
             if status is not None:
                 now_stored.edit(task).status.CopyFrom(status)
-    return now_stored.puts()
+    return now_stored.groups()
 
 
 def advanced(stored: pb.TaskStatus, reported: pb.TaskStatus) -> pb.TaskStatus | None:
     """The status to store; None when the report is old or the same. A state only advances and the end is the end, but
     what is said about the same state (health, message, drain report) may change."""
-    if stored.state < pb.TASK_STATE_ASSIGNED or reported.state < stored.state:
-        return None  # not the agent's yet; or from before
+    if stored.state < pb.TASK_STATE_ASSIGNED or reported.state < stored.state or reported.state not in _STATES:
+        return None  # not the agent's yet; from before; or from an agent that knows more states than we do
     if stored.state >= pb.TASK_STATE_COMPLETE and reported.state != stored.state:
         return None
     return None if reported == stored else reported
+
+
+def fitting(reported: pb.TaskStatus) -> pb.TaskStatus:
+    """Cut to what can be stored with a task, should an agent be talkative beyond reason."""
+    if reported.ByteSize() <= MAX_STATUS_BYTES:
+        return reported
+    cut = pb.TaskStatus()
+    cut.CopyFrom(reported)
+    cut.message, cut.error = cut.message[:1000], cut.error[:1000]
+    cut.container_id = cut.container_id[:100]
+    cut.last_lines[:] = [line[:500] for line in reported.last_lines[-10:]]
+    return cut
 
 
 class _Draft:
@@ -55,6 +70,7 @@ class _Draft:
     def __init__(self, world: World) -> None:
         self._world = world
         self._edited: dict[str, pb.Task] = {}
+        self._group_of: dict[str, list[str]] = {}
 
     def get(self, task_id: str) -> pb.Task | None:
         return self._edited.get(task_id) or self._world.tasks.get(task_id)
@@ -62,7 +78,17 @@ class _Draft:
     def edit(self, task: pb.Task) -> pb.Task:
         if task.id not in self._edited:
             self._edited[task.id] = changed(task)
+            self._group_of[task.id] = [task.id]
         return self._edited[task.id]
+
+    def bind(self, task: pb.Task, other: pb.Task) -> None:
+        """Both are written, and only together."""
+        self.edit(task)
+        self.edit(other)
+        first, second = self._group_of[task.id], self._group_of[other.id]
+        if first is not second:
+            first += second
+            self._group_of.update((task_id, first) for task_id in second)
 
     def holders(self, node_id: str) -> dict[tuple[str, str], str]:
         """(network, address) → the task that holds it, on this node."""
@@ -74,8 +100,14 @@ class _Draft:
             for a in t.addresses
         }
 
-    def puts(self) -> list[Put]:
-        return [Put(task) for task in self._edited.values()]
+    def groups(self) -> list[tuple[Put, ...]]:
+        heads = [group for task_id, group in self._group_of.items() if group[0] == task_id]
+        return [tuple(Put(self._edited[task_id]) for task_id in part) for group in heads for part in _parts(group)]
+
+
+def _parts(group: list[str]) -> list[list[str]]:
+    """What one transaction can take. Of a longer chain of successors the newest go first: they fill the slot."""
+    return [group[start : start + MAX_GROUP] for start in range(0, len(group), MAX_GROUP)][::-1]
 
 
 def _adopt(draft: _Draft, report: Report) -> None:
@@ -107,7 +139,7 @@ def _adopt(draft: _Draft, report: Report) -> None:
         desired_state=max(predecessor.desired_state, pb.TASK_STATE_RUNNING),
         leaving=predecessor.leaving,
         leaving_at=predecessor.leaving_at,
-        status=report.update.status,
+        status=fitting(report.update.status),
         addresses=adopted.addresses,
         service_labels=predecessor.service_labels,
         ports=predecessor.ports,
@@ -129,7 +161,8 @@ def _adopt(draft: _Draft, report: Report) -> None:
         former.status.state = pb.TASK_STATE_FAILED
         former.status.at = adopted.created_at
         former.status.error = former.status.error or "it ended while no manager could be reached"
-    draft.edit(task)
+    # Apart, somebody could see the slot empty in between, and fill it.
+    draft.bind(predecessor, task)
 
 
 def _is_successor(task_id: str, predecessor_id: str) -> bool:

@@ -67,7 +67,7 @@ class Term:
         self.world = world
         self.endpoints = EndpointCache(deriver)
         self.acks = NodeAcks(acknowledged)
-        self.logs = LogBroker(self._session_of)
+        self.logs = LogBroker(self._session_of, rng)
         self.node_list_version = 0
         self.awaited_revision = 0
         self._attached = Attached(())
@@ -106,7 +106,7 @@ class Term:
         self._attached = Attached(self.world.services.values())
         for node_id in self.world.nodes:
             self._queue.add(_NODE + node_id)
-        for service_id in {task.service_id for task in self.world.tasks.values()}.union(self.world.services):
+        for service_id in sorted({task.service_id for task in self.world.tasks.values()}.union(self.world.services)):
             self._refresh(service_id)
         for task in self.world.tasks.values():
             self._await_confirmations(task)
@@ -193,7 +193,7 @@ class Term:
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
         services: set[str] = set()  # whose endpoints may differ
-        tasks: dict[str, set[str]] = {}  # node id → tasks whose assignment may differ
+        tasks: dict[str, list[str]] = {}  # node id → tasks whose assignment may differ
         awaited, cursor, nodes = self.awaited_revision, self.endpoints.cursor, self.node_list_version
         has_networks = False
         for change in changes:
@@ -202,7 +202,7 @@ class Term:
                     for task in (change.old, change.new):
                         if isinstance(task, pb.Task):
                             services.add(task.service_id)
-                            tasks.setdefault(task.node_id, set()).add(task.id)
+                            tasks.setdefault(task.node_id, []).append(task.id)
                     if isinstance(change.new, pb.Task):
                         self._await_confirmations(change.new)
                 case "service":
@@ -217,8 +217,8 @@ class Term:
                     has_networks = True
                 case "registryauth":
                     for task in self.world.tasks_of_service(change.id):
-                        tasks.setdefault(task.node_id, set()).add(task.id)
-        for service_id in services:
+                        tasks.setdefault(task.node_id, []).append(task.id)
+        for service_id in sorted(services):
             self._refresh(service_id)
         is_owed = (awaited, cursor, nodes) != (self.awaited_revision, self.endpoints.cursor, self.node_list_version)
         for session in self._sessions.values():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,24 @@ def test_states_only_advance_and_the_end_is_the_end(stored: pb.TaskStatus, repor
         stored = result
 
 
+def test_reports_that_have_nothing_to_do_with_each_other_are_stored_apart() -> None:
+    one, two = task("a"), task("b")
+    groups = writes(world(one, two), [report("a", status(FAILED)), report("b", status(FAILED))])
+    assert [[put.message.id for put in group] for group in groups] == [["a"], ["b"]]
+
+
+def test_a_talkative_agent_is_cut_short() -> None:
+    loud = status(FAILED, error="e" * 10**6, last_lines=["x" * 10**5] * 50)
+    result = stored(writes(world(task()), [report("t", loud)]))["t"].status
+    assert result.state == FAILED
+    assert result.ByteSize() < 10_000
+    assert len(result.last_lines) == 10
+
+
+def test_a_state_that_we_do_not_know_is_ignored() -> None:
+    assert writes(world(task()), [report("t", status(600))]) == []
+
+
 def test_health_goes_back_and_forth_within_a_state() -> None:
     sick = advanced(status(RUNNING, health=pb.HEALTH_HEALTHY), status(RUNNING, health=pb.HEALTH_UNHEALTHY))
     assert sick is not None
@@ -79,8 +99,7 @@ def test_health_goes_back_and_forth_within_a_state() -> None:
 
 def test_several_reports_about_one_task_are_one_write_on_its_stored_version() -> None:
     puts = writes(world(task()), [report("t", status(RUNNING, message="x")), report("t", status(FAILED, error="e"))])
-    assert len(puts) == 1
-    (put,) = puts
+    ((put,),) = puts
     assert put.message.version == 5
     assert isinstance(put.message, pb.Task)
     assert (put.message.status.state, put.message.status.error) == (FAILED, "e")
@@ -117,8 +136,8 @@ def adopted(task_id: str = SUCCESSOR, address: str = "10.1.0.5", **fields: objec
     )
 
 
-def stored(puts: list) -> dict[str, pb.Task]:
-    return {put.message.id: put.message for put in puts}
+def stored(groups: list) -> dict[str, pb.Task]:
+    return {put.message.id: put.message for group in groups for put in group}
 
 
 def test_a_successor_is_adopted_with_what_its_predecessor_had_and_takes_over_the_address() -> None:
@@ -139,12 +158,28 @@ def test_a_chain_of_successors_is_adopted_whole_even_when_the_first_end_was_neve
         report(SUCCESSOR, status(FAILED), adopted=adopted()),
         report(second, status(RUNNING), adopted=adopted(second, predecessor_id=SUCCESSOR)),
     ]
-    result = stored(writes(world(task()), reports))
+    groups = writes(world(task()), [*reports, report("u", status(pb.TASK_STATE_COMPLETE))])
+    assert [[put.message.id for put in group] for group in groups] == [["t", SUCCESSOR, second]], "stored as one"
+    result = stored(groups)
     assert result["t"].status.state == FAILED
     assert result[SUCCESSOR].status.state == FAILED
     assert result[second].status.state == RUNNING
     assert [t.id for t in result.values() if t.addresses] == [second]
     assert sum(not is_terminal(t) for t in result.values()) == 1
+
+
+def test_a_chain_longer_than_a_transaction_is_stored_with_its_end_first() -> None:
+    chain = ["t"]
+    for _ in range(250):
+        chain.append(derived_id("successor", chain[-1], "1"))
+    reports = [
+        report(one, status(FAILED), adopted=adopted(one, predecessor_id=before))
+        for before, one in itertools.pairwise(chain)
+    ]
+    groups = writes(world(task()), reports)
+    assert max(map(len, groups)) <= 127
+    assert groups[0][-1].message.id == chain[-1]
+    assert stored(groups).keys() == set(chain)
 
 
 def test_a_later_successor_of_the_same_task_is_adopted_too() -> None:
