@@ -1,7 +1,8 @@
 """The cluster as the command line sees it: any manager that answers, over mutual TLS.
 
 Managers are tried in turn, each a little after the one before, and the first that is ready serves. When none is, or
-none leads, the same is tried again for `PATIENCE` seconds. gRPC errors become `PyswarmError` here and nowhere else.
+none leads, the same is tried again for `PATIENCE` seconds. gRPC errors become `PyswarmError` here (by `rpc_errors`) and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 
+from pyswarm_cli import rpc_errors
 from pyswarm_core.v1 import control_pb2_grpc as control
 
 if TYPE_CHECKING:
@@ -42,39 +44,6 @@ SILENCE = 5.0  # seconds without a message after which a stream's connection is 
 READ_TIMEOUT = 10.0
 CHANGE_TIMEOUT = 90.0  # a tag is resolved at its registry before the answer
 MAX_MESSAGE = 256 << 20
-
-# What gRPC itself says when a connection breaks after the request may have been sent.
-_BROKEN = (
-    "socket closed",
-    "connection reset",
-    "broken pipe",
-    "recvmsg",
-    "transport closed",
-    "transport is closing",
-    "goaway",
-    "rst_stream",
-    "stream removed",
-    "keepalive watchdog",
-    "ping timeout",
-    "endpoint read failed",
-    "cancelling all calls",
-    "channel closed",
-    "channel is closed",
-    "end of file",
-    "deadline exceeded",
-)
-# What it says when there was no connection to send it on.
-_NOT_SENT = ("failed to connect to all addresses", "errors resolving", "dns resolution failed")
-_TRANSLATED: dict[grpc.StatusCode, type[errors.PyswarmError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
-    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidInput,
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionFailed,
-    grpc.StatusCode.ABORTED: errors.Conflict,
-    grpc.StatusCode.PERMISSION_DENIED: errors.PreconditionFailed,
-    grpc.StatusCode.UNAUTHENTICATED: errors.PreconditionFailed,
-}
 
 
 class Cluster:
@@ -130,11 +99,13 @@ class Cluster:
                     yield message
                 return
             except grpc.RpcError as error:
-                if not self._lost(error):
-                    raise self._translate(error) from None
+                if not rpc_errors.is_lost(error):
+                    raise rpc_errors.translate(error) from None
                 self._drop()
                 if begun:
-                    raise ClusterUnreachable(f"the connection to the manager was lost: {_details(error)}") from None
+                    raise ClusterUnreachable(
+                        f"the connection to the manager was lost: {rpc_errors.details(error)}"
+                    ) from None
                 self._pause(until, error)
             finally:
                 call.cancel()
@@ -173,7 +144,7 @@ class Cluster:
         try:
             control.ControlStub(self._channel).GetInfo(pb.Empty(), timeout=SILENCE)
         except grpc.RpcError as error:
-            if self._lost(error) and not _server_said(_details(error)):
+            if rpc_errors.is_lost(error) and not rpc_errors.server_said(rpc_errors.details(error)):
                 raise
 
     def close(self) -> None:
@@ -186,20 +157,20 @@ class Cluster:
             try:
                 return pick(stub)(request, timeout=CHANGE_TIMEOUT if changes else READ_TIMEOUT)
             except grpc.RpcError as error:
-                if not self._lost(error):
-                    raise self._translate(error) from None
+                if not rpc_errors.is_lost(error):
+                    raise rpc_errors.translate(error) from None
                 self._drop()
-                if changes and not _harmless(error):
+                if changes and not rpc_errors.is_harmless(error):
                     raise errors.OutcomeUnknown(
                         f"the connection to the manager broke before it answered, so the change may or may not have "
-                        f"been made ({_details(error)}); look before you try again"
+                        f"been made ({rpc_errors.details(error)}); look before you try again"
                     ) from None
                 self._pause(until, error)
 
     def _pause(self, until: float, error: grpc.RpcError) -> None:
         """Before another round, with the manager that failed last in line; raises when patience has ended."""
         if time.monotonic() + RETRY >= until:
-            raise self._unreachable(_details(error))
+            raise rpc_errors.unreachable(self.name, self.context.managers, rpc_errors.details(error))
         self._managers.append(self._managers.pop(0))
         time.sleep(RETRY)
 
@@ -207,8 +178,10 @@ class Cluster:
         self._managers = self._managers or list(self.context.managers)
         while self._channel is None:
             self._channel = self._first_ready(until)
-            if self._channel is None and time.monotonic() + RETRY >= until:
-                raise self._unreachable(self._why())
+            if self._channel is None:
+                why = self._why()
+                if time.monotonic() + RETRY >= until or rpc_errors.is_hopeless(why):
+                    raise rpc_errors.unreachable(self.name, self.context.managers, why)
         return control.ControlStub(self._channel)
 
     def _first_ready(self, until: float) -> grpc.Channel | None:
@@ -233,7 +206,7 @@ class Cluster:
                 with contextlib.suppress(queue.Empty):
                     more = len(channels) < len(self._managers)
                     number, done = answers.get(timeout=min(STAGGER, left) if more else left)
-                    winner = number if _answered(done) else None
+                    winner = number if rpc_errors.is_answer(done) else None
         finally:
             for number, channel in enumerate(channels):
                 if number != winner:
@@ -263,52 +236,10 @@ class Cluster:
         try:
             control.ControlStub(channel).GetInfo(pb.Empty(), timeout=0.5)
         except grpc.RpcError as error:
-            return _details(error)
+            return rpc_errors.details(error)
         finally:
             channel.close()
         return ""
-
-    def _unreachable(self, why: str) -> ClusterUnreachable:
-        addresses = ", ".join(self.context.managers)
-        if "CERTIFICATE_VERIFY_FAILED" in why or "Hostname" in why:
-            return ClusterUnreachable(
-                f"the manager at {addresses} does not have a certificate of the cluster that context '{self.name}' is "
-                "for; import that cluster's context again"
-            )
-        if _server_said(why):
-            return ClusterUnreachable(
-                f"the cluster of context '{self.name}' ({addresses}) cannot serve this now: {why.rstrip('.')}; "
-                "look at its managers and etcd, and try again"
-            )
-        reason = _reason(why)
-        return ClusterUnreachable(
-            f"cannot reach the cluster of context '{self.name}': no manager answers at {addresses}"
-            f"{f' ({reason})' if reason else ''}; check that one runs, or choose another cluster with --context"
-        )
-
-    def _lost(self, error: grpc.RpcError) -> bool:
-        """Nobody answered, or whoever did cannot serve now: another manager may."""
-        return error.code() in (
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.CANCELLED,
-        )
-
-    def _translate(self, error: grpc.RpcError) -> errors.PyswarmError:
-        code, details = error.code(), _details(error)
-        if code in _TRANSLATED:
-            return _TRANSLATED[code](details or f"the manager refused this ({code.name.lower()})")
-        if code == grpc.StatusCode.UNIMPLEMENTED:
-            return errors.PyswarmError(
-                "this manager does not know that call: it is of another version than this command line; update one"
-            )
-        if code == grpc.StatusCode.UNKNOWN:
-            return errors.OutcomeUnknown(details)
-        if code == grpc.StatusCode.INTERNAL:
-            return errors.PyswarmError(details)
-        if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.PyswarmError(f"the answer or the request is too large: {details}")
-        return errors.PyswarmError(f"the manager failed on this call ({code.name.lower()}): {details}; see its log")
 
     def _drop(self) -> None:
         if self._channel is not None:
@@ -318,48 +249,3 @@ class Cluster:
 
 def _note(answers: queue.SimpleQueue[tuple[int, Any]], number: int) -> Callable[[Any], None]:
     return lambda done: answers.put((number, done))
-
-
-def _answered(call: grpc.Future[Any]) -> bool:
-    """Whatever it said, a manager said it."""
-    error = call.exception()
-    if error is None:
-        return True
-    if not isinstance(error, grpc.RpcError) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return False
-    return error.code() is not grpc.StatusCode.UNAVAILABLE or _server_said(_details(error))
-
-
-def _details(error: grpc.RpcError) -> str:
-    return " ".join((error.details() or "").split())
-
-
-def _server_said(details: str) -> bool:
-    """The text is a manager's own ("no leader"), not gRPC's about a connection."""
-    lowered = details.lower()
-    if lowered.startswith("etcd "):
-        return True  # which quotes gRPC on its own connection to etcd
-    return bool(details) and not any(text in lowered for text in (*_BROKEN, *_NOT_SENT))
-
-
-def _harmless(error: grpc.RpcError) -> bool:
-    """The change was certainly not made: it was never sent, or the manager itself says that it cannot serve."""
-    details = _details(error)
-    if error.code() is not grpc.StatusCode.UNAVAILABLE:
-        return False
-    return any(text in details.lower() for text in _NOT_SENT) or _server_said(details)
-
-
-def _reason(details: str) -> str:
-    """The end of gRPC's chain of messages, which is the part that says something."""
-    if "Deadline" in details or not details:
-        return "no answer in time"
-    lowered = details.lower()
-    for known in ("connection refused", "no route to host", "network is unreachable", "connection timed out"):
-        if known in lowered:
-            return known
-    if "resolving" in lowered or "lookup" in lowered:
-        return "the name cannot be resolved"
-    if "socket closed" in lowered or "connection reset" in lowered or "handshake" in lowered:
-        return "it closes the connection: it may not trust this context's certificate"
-    return details.rpartition(": ")[2][:120]

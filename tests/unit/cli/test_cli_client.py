@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 from tests.support import fake_control as fake
 from tests.support.cli import Run
 from tests.support.fake_control import FakeControl
+from tests.support.relay import Relay
 
 from pyswarm_cli import client, contexts
 from pyswarm_cli.client import Cluster
@@ -112,6 +115,7 @@ def test_certificates_that_are_none(run: Run, cluster: FakeControl) -> None:
     contexts.save("broken", Context((cluster.address,), pem, pem, pem))
     result = run("--context", "broken", "service", "ls")
     assert result.exit_code == 1
+    assert "the certificates of context 'broken' cannot be read" in result.stderr
 
 
 def test_no_leader_for_a_moment(cluster: FakeControl) -> None:
@@ -222,3 +226,39 @@ def test_followed_logs_go_on_where_they_were(run: Run, cluster: FakeControl) -> 
     cluster.on_call = second_time
     assert run("service", "logs", "-f", "--raw", "web").stdout.split() == ["1", "2", "3"]
     assert cluster.calls["Logs"][1].since == 2.0
+
+
+async def test_a_manager_that_falls_silent_is_left(cluster: FakeControl) -> None:
+    """Its host is cut off, or it is stopped: no connection breaks, and nothing comes any more."""
+    relay = Relay(cluster.address)
+    await relay.start()
+    over = threading.Event()
+
+    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
+        if len(cluster.calls["WatchRollout"]) > 1:
+            yield from fake.converges(service, rollout)
+            return
+        yield fake.view(service, rollout, [])
+        over.wait(60)
+
+    cluster.script = script
+    contexts.save("test", cluster.context(relay.endpoint, cluster.address))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pyswarm_cli", "service", "deploy", "web", "web:v1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        assert b"overall progress" in await process.stderr.readline()
+        assert relay.connections == 1
+        relay.freeze()
+        _, said = await asyncio.wait_for(process.communicate(), 40)
+        assert process.returncode == 0, said
+        assert b"does not answer; the rollout goes on" in said
+    finally:
+        over.set()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await relay.cut()

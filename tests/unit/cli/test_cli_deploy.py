@@ -128,6 +128,12 @@ def test_the_compose_file_makes_a_service(run: Run, cluster: FakeControl, folder
     assert cluster.calls["CreateService"][0].spec.replicas == 2
 
 
+def test_a_variable_that_is_not_set_is_warned_of(run: Run, cluster: FakeControl, folder: Path) -> None:
+    (folder / "compose.yaml").write_text("services:\n  web:\n    image: a\n    user: ${NOBODY_SET_THIS}\n")
+    said = run("service", "deploy", "web", "-q").stderr
+    assert said == "warning: compose.yaml:4: the variable NOBODY_SET_THIS is not set, and counts as empty\n"
+
+
 def test_an_image_ignores_the_compose_file(run: Run, running: FakeControl, folder: Path) -> None:
     (folder / "compose.yaml").write_text("this: is not even one")
     assert run("service", "deploy", "web", "registry.lab:5000/web:v2").exit_code == 0

@@ -68,6 +68,8 @@ def deploy(
         if image is not None:
             references.check(image)
     plan = Plan(name, image, _from_file(name, image, file), read_files(flags), ctx.meta["after_dashes"])
+    for warning in plan.file.warnings if isinstance(plan.file, ComposeService) else ():
+        click.echo(f"warning: {warning}", err=True)
     answer = _change(cluster, plan, with_registry_auth)
     click.echo(name)
     finish(cluster, answer, detach=detach, quiet=quiet)
