@@ -20,7 +20,7 @@ def test_kills_at_random_points_of_rollouts(lab: LabUnderTest, report: Path) -> 
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print(f"SEED={seed}")
     rng = random.Random(seed)
-    flags = ("--replicas", "4", "--publish", "8080:80", "--update-monitor", "500ms", "--drain-timeout", "5s")
+    flags = ("--replicas", "4", "--publish", "8080:80", "--update-monitor", "500ms", "--drain-timeout", "1s")
     lab.cli("service", "deploy", "web", f"{REGISTRY}/web:v1", *flags)
     with lab.load(8080, report) as seen:
         for number in range(KILLS):
