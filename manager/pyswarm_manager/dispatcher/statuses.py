@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pyswarm_core.ids import derived_id
@@ -124,45 +124,44 @@ def _adopt(draft: _Draft, report: Report) -> None:
         return
     holders = draft.holders(report.node_id)
     addresses = [(a.network_id, a.address) for a in adopted.addresses]
-    if any(holders.get(a, predecessor.id) != predecessor.id for a in addresses):
-        return  # somebody else's: the agent is told by the complete set that this task is not known
-    task = pb.Task(
-        id=adopted.id,
-        created_at=adopted.created_at,
-        service_id=predecessor.service_id,
-        service_name=predecessor.service_name,
-        slot=predecessor.slot,
-        node_id=predecessor.node_id,
-        spec=predecessor.spec,
-        spec_version=predecessor.spec_version,
-        # If the manager has given the slot to another meanwhile, the successor goes the way its predecessor went.
-        desired_state=max(predecessor.desired_state, pb.TASK_STATE_RUNNING),
-        leaving=predecessor.leaving,
-        leaving_at=predecessor.leaving_at,
-        status=fitting(report.update.status),
-        addresses=adopted.addresses,
-        service_labels=predecessor.service_labels,
-        ports=predecessor.ports,
-        restarts=max(adopted.restarts, predecessor.restarts + 1),
-        quick_failures=adopted.quick_failures,
-        window_at=adopted.window_at,
-        window_restarts=adopted.window_restarts,
-        predecessor_id=predecessor.id,
+    former = [draft.get(holders[a]) for a in addresses if a in holders]
+    family = [predecessor, *(task for task in former if task is not None and task.id != predecessor.id)]
+    if any(task.predecessor_id != predecessor.id for task in family[1:]):
+        return  # somebody else's address: the agent is told that this task is not known
+    task = changed(predecessor)
+    task.id, task.version, task.created_at = adopted.id, 0, adopted.created_at
+    task.predecessor_id, task.rollout_id = predecessor.id, ""
+    # If the manager has given the slot to another meanwhile, the successor goes the way its predecessor went.
+    task.desired_state = max(predecessor.desired_state, pb.TASK_STATE_RUNNING)
+    task.released, task.released_at, task.out_of_balancers_at = False, 0, 0
+    task.balanced_at, task.start_after, task.addresses_free = 0, 0, False
+    task.status.CopyFrom(fitting(report.update.status))
+    del task.addresses[:]
+    task.addresses.extend(adopted.addresses)
+    task.restarts = max(adopted.restarts, predecessor.restarts + 1)
+    task.quick_failures, task.window_at, task.window_restarts = (
+        adopted.quick_failures,
+        adopted.window_at,
+        adopted.window_restarts,
     )
-    if any(a in holders for a in addresses):
-        # It took over its predecessor's address: an address has one holder.
-        former = draft.edit(predecessor)
-        kept = [a for a in former.addresses if (a.network_id, a.address) not in addresses]
-        del former.addresses[:]
-        former.addresses.extend(kept)
-    if not is_terminal(predecessor):
-        # Its end is in the same batch or was lost; a slot has one container.
-        former = draft.edit(predecessor)
-        former.status.state = pb.TASK_STATE_FAILED
-        former.status.at = adopted.created_at
-        former.status.error = former.status.error or "it ended while no manager could be reached"
-    # Apart, somebody could see the slot empty in between, and fill it.
-    draft.bind(predecessor, task)
+    for old in family:
+        _succeed(draft, old, addresses, adopted.created_at)
+        draft.bind(old, task)
+
+
+def _succeed(draft: _Draft, old: pb.Task, addresses: Collection[tuple[str, str]], at: float) -> None:
+    """`old` has ended, and its address is its successor's: an address has one holder."""
+    kept = [a for a in old.addresses if (a.network_id, a.address) not in addresses]
+    if len(kept) != len(old.addresses):
+        edited = draft.edit(old)
+        del edited.addresses[:]
+        edited.addresses.extend(kept)
+    if not is_terminal(old):
+        # Its end is in the same batch, or was lost; a slot has one container.
+        edited = draft.edit(old)
+        edited.status.state = pb.TASK_STATE_FAILED
+        edited.status.at = at
+        edited.status.error = edited.status.error or "it ended while no manager could be reached"
 
 
 def _is_successor(task_id: str, predecessor_id: str) -> bool:

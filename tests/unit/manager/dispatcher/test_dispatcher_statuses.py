@@ -147,6 +147,7 @@ def test_a_successor_is_adopted_with_what_its_predecessor_had_and_takes_over_the
     new, old = result[SUCCESSOR], result["t"]
     assert (new.service_id, new.slot, new.spec.force, new.spec_version, new.version) == ("s", 3, 4, 2, 0)
     assert (new.status.state, new.desired_state, new.predecessor_id, new.restarts) == (RUNNING, RUNNING, "t", 1)
+    assert (new.balanced_at, new.rollout_id, new.addresses_free) == (0, "", False)
     assert (old.status.state, old.status.error) == (FAILED, "crashed")
     assert [a.address for a in new.addresses] == ["10.1.0.5"] and list(new.ports) == list(published.ports)
     assert not old.addresses, "an address has one holder"
@@ -185,6 +186,22 @@ def test_a_chain_longer_than_a_transaction_is_stored_with_its_end_first() -> Non
 def test_a_later_successor_of_the_same_task_is_adopted_too() -> None:
     later = derived_id("successor", "t", "17")
     assert later in stored(writes(world(task()), [report(later, status(RUNNING), adopted=adopted(later))]))
+
+
+def test_a_second_successor_takes_over_from_a_first_that_was_stored_though_the_agent_does_not_know() -> None:
+    """The acknowledgement was lost, the manager too, and the successor died: its successor is of the same task."""
+    root = task()
+    del root.addresses[:]
+    root.status.state = FAILED
+    first = pb.Task(id=SUCCESSOR, version=8, service_id="s", node_id="n", predecessor_id="t", status=status(RUNNING))
+    first.addresses.add(network_id="net", address="10.1.0.5")
+    second = derived_id("successor", "t", "2")
+    groups = writes(world(root, first), [report(second, status(RUNNING), adopted=adopted(second))])
+    result = stored(groups)
+    assert [a.address for a in result[second].addresses] == ["10.1.0.5"]
+    assert not result[SUCCESSOR].addresses
+    assert result[SUCCESSOR].status.state == FAILED
+    assert len(groups) == 1
 
 
 def test_a_successor_of_a_task_that_was_replaced_meanwhile_goes_its_predecessors_way() -> None:
