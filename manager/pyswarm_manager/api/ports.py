@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pyswarm_core.errors import AlreadyExists, InvalidInput, PreconditionFailed
+from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import World
 
@@ -22,6 +23,7 @@ _OWN = {
     (spec.PROTOCOL_TCP, 9378): "the agents' metrics",
     (spec.PROTOCOL_UDP, 4789): "VXLAN",
 }
+_MAY_GO_BACK = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_PAUSED)
 _PROTOCOLS = {spec.PROTOCOL_TCP: "tcp", spec.PROTOCOL_UDP: "udp"}
 
 Key = tuple[int, int]  # (protocol, published)
@@ -112,10 +114,15 @@ def check_conflicts(world: World, service_id: str, wanted: spec.ServiceSpec) -> 
 
 def _published(world: World, service_id: str) -> Iterable[tuple[Key, int, str]]:
     """((protocol, port), mode, whose it is) of every other service. One that is being removed has its ports until its
-    last task is gone: until then redirects lead away from them."""
+    last task is gone: until then redirects lead away from them. One whose rollout may still go back keeps those that it
+    would go back to."""
     for service in world.services.values():
         if service.id == service_id:
             continue
         whose = f"service {service.spec.name}" + (" (which is being removed)" if service.removing else "")
         for port in service.spec.ports:
             yield (port.protocol, port.published), port.mode, whose
+        rollout = world.rollouts.get(service.rollout_id)
+        if rollout is not None and rollout.state in _MAY_GO_BACK and service.HasField("previous_spec"):
+            for port in service.previous_spec.ports:
+                yield (port.protocol, port.published), port.mode, f"{whose} (which may still be rolled back to it)"

@@ -39,9 +39,11 @@ async def stub(cluster: Cluster) -> AsyncIterator[control_grpc.ControlAsyncStub]
         yield stub
 
 
-def web(name: str = "web", image: str = "web:v1", **fields: object) -> spec.ServiceSpec:
+def web(name: str = "web", image: str = "web:v1", env: str = "", **fields: object) -> spec.ServiceSpec:
     fields.setdefault("replicas", 1)
-    return spec.ServiceSpec(name=name, task=spec.TaskSpec(container=spec.ContainerSpec(image=image)), **fields)
+    return spec.ServiceSpec(
+        name=name, task=spec.TaskSpec(container=spec.ContainerSpec(image=image, env=[env] if env else [])), **fields
+    )
 
 
 async def create(stub: control_grpc.ControlAsyncStub, wanted: spec.ServiceSpec) -> control.ServiceResponse:
@@ -195,6 +197,19 @@ async def test_of_two_that_publish_one_port_at_once_on_two_managers_one_succeeds
         (error,) = [r for r in results if isinstance(r, grpc.aio.AioRpcError)]
         assert error.code() == grpc.StatusCode.ALREADY_EXISTS
         assert "8080" in (error.details() or "")
+
+
+async def test_a_port_that_a_rollback_may_need_is_not_given_away(cluster: Cluster, stub) -> None:
+    port = spec.Port(target=80, published=8080)
+    await create(stub, web("a", ports=[port]))
+    updated = await stub.UpdateService(control.UpdateServiceRequest(ref="a", spec=web("a", env="x")))
+    code, details = await refused(create(stub, web("b", ports=[port])))
+    assert code == "ALREADY_EXISTS" and "rolled back" in details
+    done = changed(cluster.world.rollouts[updated.rollout.id])
+    done.state = pb.ROLLOUT_STATE_COMPLETED
+    await cluster.put(done)
+    await create(stub, web("b", ports=[port]))
+    assert (await refused(stub.RollbackService(control.Ref(ref="a"))))[0] == "ALREADY_EXISTS"
 
 
 async def test_ports_picked_at_once_on_two_managers_differ(cluster: Cluster) -> None:
