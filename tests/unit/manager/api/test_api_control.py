@@ -202,7 +202,7 @@ async def test_of_two_that_publish_one_port_at_once_on_two_managers_one_succeeds
 async def test_a_port_that_a_rollback_may_need_is_not_given_away(cluster: Cluster, stub) -> None:
     port = spec.Port(target=80, published=8080)
     await create(stub, web("a", ports=[port]))
-    updated = await stub.UpdateService(control.UpdateServiceRequest(ref="a", spec=web("a", env="x")))
+    updated = await stub.UpdateService(control.UpdateServiceRequest(ref="a", spec=web("a", env="X=1")))
     code, details = await refused(create(stub, web("b", ports=[port])))
     assert code == "ALREADY_EXISTS" and "rolled back" in details
     done = changed(cluster.world.rollouts[updated.rollout.id])
