@@ -12,6 +12,7 @@ import gc
 import random
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 
@@ -19,11 +20,12 @@ from pyswarm_core import tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
+from pyswarm_core.scrape import http
 from pyswarm_core.store.base import Store
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
-from pyswarm_manager import metrics
+from pyswarm_manager import metrics, presence
 from pyswarm_manager.api.errors import ErrorInterceptor
 from pyswarm_manager.api.logs import no_leader
 from pyswarm_manager.api.resolve import SkopeoResolver
@@ -94,8 +96,15 @@ class Manager:
         self._identity = identity
         self._health = Health()
         world = CachedWorld()
-        figures = metrics.Figures(lambda: self._core.term is not None, self._session_count, self._queues)
-        self.metrics = metrics.Metrics(world, figures)
+        figures = metrics.Figures(
+            is_leader=lambda: self._core.term is not None,
+            leader_known=lambda: self._core.cache.leader is not None,
+            is_connected=lambda: self._core.cache.connected,
+            unapplied=self._unapplied,
+            queues=self._queues,
+            managers=lambda: presence.living(store),
+        )
+        self.metrics = metrics.Metrics(world, figures, _certificates(settings))
         self._core = Core(
             settings,
             metrics.MeteredStore(store, self.metrics.observe_call),
@@ -104,7 +113,7 @@ class Manager:
             self._forward_logs,
             SystemClock(),
             random.SystemRandom(),
-            led=self._health.set_leading,
+            led=self._led,
             observe=self.metrics.observe_loop,
         )
 
@@ -112,7 +121,7 @@ class Manager:
         server = self._server()
         scrapes = None
         if self._settings.metrics_addr:
-            scrapes = await metrics.serve(self._settings.metrics_addr, self.metrics.registry)
+            scrapes = await http.serve(self._settings.metrics_addr, self.metrics.pages())
         try:
             await self._health.set_ready(False)
             await self._health.set_leading(False)
@@ -148,7 +157,7 @@ class Manager:
 
     def _server(self) -> grpc.aio.Server:
         settings = self._settings
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=[self.metrics.rpc, ErrorInterceptor()], options=SERVER_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._core.control, server)
         wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
         self._health.add_to(server)
@@ -175,13 +184,27 @@ class Manager:
                 log.info("the leader refused logs", leader=address, reason=error.details())
                 raise StoreUnavailable(error.details() or "The leader does not answer: try again.") from None
 
-    def _session_count(self) -> int:
-        return len(self._core.term.dispatcher.sessions) if self._core.term is not None else 0
+    async def _led(self, is_leading: bool) -> None:
+        if is_leading:
+            self.metrics.began_to_lead()
+        await self._health.set_leading(is_leading)
+
+    def _unapplied(self) -> dict[str, float | None]:
+        if self._core.term is None:
+            return {}
+        return {session.node_id: session.unapplied_since for session in self._core.term.dispatcher.sessions}
 
     def _queues(self) -> dict[str, int]:
         if self._core.term is None:
             return {}
         return {"loops": self._core.term.loops.queue.depth, "dispatcher": self._core.term.dispatcher.queue.depth}
+
+
+def _certificates(settings: Settings) -> dict[str, Path]:
+    files = {"node": settings.tls_dir / tls.CERT_FILE, "ca": settings.tls_dir / tls.CA_FILE}
+    if settings.etcd_tls_dir is not None:
+        files["etcd-client"] = settings.etcd_tls_dir / tls.CERT_FILE
+    return files
 
 
 def _identity(settings: Settings) -> tls.Identity:

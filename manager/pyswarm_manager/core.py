@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pyswarm_core.errors import Deposed, StoreUnavailable
 from pyswarm_core.log import get_logger
+from pyswarm_core.scrape.http import reachable
 from pyswarm_core.store.base import Store
 from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.v1 import control_pb2 as control
@@ -27,7 +28,7 @@ from pyswarm_manager.dispatcher.logs import LogBroker
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.leader import Election, Leadership, boot_time
 from pyswarm_manager.presence import Presence, managers
-from pyswarm_manager.settings import Settings
+from pyswarm_manager.settings import Settings, split_address
 from pyswarm_manager.term import LeaderTerm
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
@@ -66,7 +67,11 @@ class Core:
         self._led = led
         self._observe = observe
         self._monotonic = monotonic
-        own = pb.Leader(manager_id=settings.manager_id, address=settings.advertise)
+        own = pb.Leader(
+            manager_id=settings.manager_id,
+            address=settings.advertise,
+            metrics_address=reachable(settings.metrics_addr, split_address(settings.advertise, "advertised")[0]),
+        )
         self._election = Election(store, own, ttl=settings.lease_ttl, clock=monotonic)
         self._presence = Presence(store, own, clock)
         self.dispatcher = DispatcherServicer(self.leader_address)

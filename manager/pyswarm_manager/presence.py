@@ -54,6 +54,10 @@ class Presence:
 
 async def managers(store: Store) -> dict[str, str]:
     """Manager id → HOST:PORT of its API, of all that live now. Errors: as Store.list."""
+    return {manager.manager_id: manager.address for manager in await living(store)}
+
+
+async def living(store: Store) -> list[pb.Leader]:
+    """Errors: as Store.list."""
     listing = await store.list(MANAGERS_PREFIX)
-    found = (pb.Leader.FromString(entry.value) for entry in listing.entries)
-    return {manager.manager_id: manager.address for manager in found}
+    return [pb.Leader.FromString(entry.value) for entry in listing.entries]

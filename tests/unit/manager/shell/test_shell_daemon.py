@@ -1,4 +1,4 @@
-"""The smaller parts of the daemon: settings, metrics, discovery keys, running together, codes of errors."""
+"""The smaller parts of the daemon: settings, discovery keys, running together, codes of errors."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from tests.support.etcd import free_port
 from tests.support.manager import Cluster, eventually
 
 from pyswarm_core import errors
-from pyswarm_core.errors import Deposed, InvalidInput, PreconditionFailed, StoreUnavailable
+from pyswarm_core.errors import Deposed, InvalidInput, StoreUnavailable
 from pyswarm_core.kinds import LEADER_KEY
 from pyswarm_core.store import base
-from pyswarm_core.store.memory import MemoryStore
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager import metrics
 from pyswarm_manager.announce import Announcer
 from pyswarm_manager.api.errors import code_of
 from pyswarm_manager.settings import Settings
 from pyswarm_manager.together import run_together
-from pyswarm_manager.world import CachedWorld
 
 SETTINGS = Settings(manager_id="m", advertise="10.0.0.1:2377", etcd_endpoints=("10.0.0.1:2379",))
 
@@ -85,77 +81,6 @@ async def test_what_runs_together_ends_together_and_the_error_is_not_wrapped() -
     with pytest.raises(asyncio.CancelledError):
         await together
     assert ended == ["forever"] * 4
-
-
-async def get(address: str, request: str) -> tuple[str, str]:
-    host, port = address.split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(request.encode())
-    head, _, body = (await asyncio.wait_for(reader.read(), 5)).decode().partition("\r\n\r\n")
-    writer.close()
-    return head.split("\r\n")[0], body
-
-
-def full_world() -> CachedWorld:
-    world = CachedWorld()
-    world.on_change("node", "n", None, pb.Node(id="n", state=pb.NODE_STATE_READY))
-    service = pb.Service(id="s", spec=spec.ServiceSpec(name="web", replicas=3))
-    world.on_change("service", "s", None, service)
-    for number, state in enumerate((pb.TASK_STATE_RUNNING, pb.TASK_STATE_RUNNING, pb.TASK_STATE_FAILED)):
-        health = pb.HEALTH_UNHEALTHY if number else pb.HEALTH_NONE
-        task = pb.Task(id=f"t{number}", service_id="s", status=pb.TaskStatus(state=state, health=health))
-        task.desired_state = pb.TASK_STATE_RUNNING
-        world.on_change("task", task.id, None, task)
-    world.on_change("rollout", "r", None, pb.Rollout(id="r", service_id="s"))
-    world.on_revision(77)
-    return world
-
-
-async def test_metrics_are_served_and_count_the_cluster() -> None:
-    figures = metrics.Figures(lambda: True, lambda: 4, lambda: {"loops": 2})
-    made = metrics.Metrics(full_world(), figures)
-    made.observe_loop("service/abc", 0.01, 0.02)
-    made.observe_loop("service/def", 0.01, 0.02)
-    made.observe_call("txn", 0.003, StoreUnavailable("x"))
-    address = f"127.0.0.1:{free_port()}"
-    server = await metrics.serve(address, made.registry)
-    async with server:
-        status, body = await get(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert status == "HTTP/1.1 200 OK"
-        for line in (
-            "pyswarm_is_leader 1.0",
-            "pyswarm_store_revision 77.0",
-            "pyswarm_agent_sessions 4.0",
-            'pyswarm_nodes{state="ready"} 1.0',
-            'pyswarm_tasks{state="running"} 2.0',
-            'pyswarm_tasks{state="failed"} 1.0',
-            'pyswarm_rollouts{state="running"} 1.0',
-            "pyswarm_rollouts_active 1.0",
-            'pyswarm_queue_depth{queue="loops"} 2.0',
-            'pyswarm_service_desired{service="web"} 3.0',
-            'pyswarm_service_running{service="web"} 2.0',
-            'pyswarm_service_healthy{service="web"} 1.0',
-            'pyswarm_loop_wait_seconds_count{loop="service"} 2.0',
-            'pyswarm_etcd_errors_total{call="txn",error="StoreUnavailable"} 1.0',
-        ):
-            assert line in body.splitlines(), line
-        assert (await get(address, "GET / HTTP/1.1\r\n\r\n"))[0].startswith("HTTP/1.1 404")
-        assert (await get(address, "POST /metrics HTTP/1.1\r\n\r\n"))[0].startswith("HTTP/1.1 405")
-        assert (await get(address, "GET /" + "x" * 40_000)) == ("", "")
-        with pytest.raises(PreconditionFailed, match="cannot be used"):
-            await metrics.serve(address, made.registry)
-
-
-async def test_a_metered_store_tells_of_each_call_and_changes_nothing() -> None:
-    calls: list[tuple[str, str]] = []
-    inner = MemoryStore()
-    store = metrics.MeteredStore(inner, lambda call, took, error: calls.append((call, type(error).__name__)))
-    await store.txn([], [base.Put("/k", b"v")])
-    assert (await store.get("/k")).value == b"v"  # type: ignore[union-attr]
-    inner.set_available(False)
-    with pytest.raises(StoreUnavailable):
-        await store.list("/")
-    assert calls == [("txn", "NoneType"), ("get", "NoneType"), ("list", "StoreUnavailable")]
 
 
 @pytest.fixture
