@@ -19,6 +19,7 @@ from tests.simulation.facades import (
     Names,
     Publisher,
     Runtime,
+    TaskSockets,
 )
 from tests.simulation.host import Host
 from tests.simulation.net import Net
@@ -26,6 +27,7 @@ from tests.simulation.streams import CONNECT_WITHIN, Link, Server
 from tests.simulation.virtual import Party
 
 from pyswarm_agent.app_agent import Agent, Parts
+from pyswarm_agent.health.listening import PortWatch
 from pyswarm_agent.health.prober import Prober
 from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import Records
@@ -79,7 +81,7 @@ class AgentProcess:
         host = self.host
         journal = Journal(Path("/agent/journal"), disk=self.disk, compact_at=200_000)
         journal.open()
-        runtime = Runtime(host, self.party)
+        runtime, sockets = Runtime(host, self.party), TaskSockets(host)
         network = NodeNetwork(Path("/run"), Balancer(host, self.party), HostNetwork(host, self.party))  # type: ignore[arg-type]
         parts = Parts(
             records=Records(journal),
@@ -88,6 +90,7 @@ class AgentProcess:
             links=Links(host, self.party),
             network=network,
             probes=Prober(runtime, host.now),
+            ports=PortWatch(sockets.of, host.now, sockets.find),
             logs=Logs(),
             names=Names(),
             connector=self,

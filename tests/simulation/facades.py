@@ -229,6 +229,26 @@ class Balancer(_Facade):
         )
 
 
+class TaskSockets:
+    """A `listening.Sockets`: a container listens from the moment on at which it would pass a probe."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def of(self, task_id: str) -> TaskSockets:
+        return self
+
+    def takes(self, address: str, port: int) -> bool:
+        container = self._host.containers.get(self._host.task_at(address) or "")
+        return container is not None and container.running and asyncio.get_running_loop().time() >= container.fit_at
+
+    def close(self) -> None:
+        pass
+
+    def find(self, pid: int) -> Container | None:
+        return next((one for one in self._host.containers.values() if one.pid == pid), None)
+
+
 class Logs:
     """A `tools.TaskLogs`."""
 

@@ -43,6 +43,9 @@ class Container:
     was_told: bool = False  # to stop, by a signal
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
+    def is_alive(self) -> bool:
+        return self.running
+
 
 @dataclass
 class Troubles:

@@ -65,9 +65,10 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
         wanted.replicas = min(wanted.replicas, nodes - 2)
     for network in rng.sample(networks, min(len(networks), rng.choice((0, 0, 1, 2)))):
         task.networks.add(network_id=network)
-    if rng.random() < 0.15:
+    bound = any(port.mode == spec.PUBLISH_MODE_HOST for port in wanted.ports)
+    if rng.random() < 0.15 and not bound:
         task.placement.constraints.append("node.labels.zone==a")
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 and not bound:
         task.placement.max_per_node = 2
     if rng.random() < 0.15:
         task.placement.preferences.append("spread=node.labels.zone")

@@ -52,6 +52,7 @@ class Pipe:
         self._kind = kind
         self._last = 0.0
         self._under_way = 0
+        self._flying: deque[bytes | None] = deque()  # whichever timer rings first, the oldest arrives first
         self._held: deque[bytes | None] = deque()
         self._arrived: deque[bytes | None] = deque()
         self._readable: asyncio.Future[None] | None = None
@@ -68,8 +69,8 @@ class Pipe:
         self._under_way += 1
         now = asyncio.get_running_loop().time()
         self._last = max(self._last, now + self._net.delay(self._source, self._target))
-        data = message.SerializeToString() if message is not None else None
-        later(self._last - now, self._arrive, data)
+        self._flying.append(message.SerializeToString() if message is not None else None)
+        later(self._last - now, self._arrive)
 
     async def get(self) -> Any:
         """The next message; None at the end. SessionOver when it is broken."""
@@ -99,7 +100,8 @@ class Pipe:
             self._arrived.extend(held)
             _wake(self._readable)
 
-    def _arrive(self, data: bytes | None) -> None:
+    def _arrive(self) -> None:
+        data = self._flying.popleft()
         if self._error is not None:
             return
         if self._held or not self._net.can(self._source, self._target):

@@ -52,7 +52,7 @@ class Traffic:
         lasts = self._rng.choice((0.01, 0.1, 0.1, 1.0, 5.0, 20.0))
         result, last = self._walk(entry, service_id, lasts)
         self.results[result] += 1
-        if result == "connected":
+        if result in ("connected", "by name"):
             return
         if (
             self._sweep.floor(service_id) > 0
@@ -73,7 +73,7 @@ class Traffic:
             return "unknown", entry.name
         pools = [vip.pool for vip in service.vips] + [port.pool for port in service.published]
         if not pools:
-            return "unknown", entry.name
+            return "by name", entry.name  # of its tasks: no balancer is asked
         pool: Pool = self._rng.choice(pools)
         here = entry
         for _ in range(HOPS):
