@@ -123,7 +123,7 @@ class Cgroups:
 
     def pids(self, task_id: str) -> Sequence[int]:
         """All processes of the task, by the agent's own numbering."""
-        folder = self._folder("pids" if self.has("pids") else "memory", task_id)
+        folder = self.folder("pids" if self.has("pids") else "memory", task_id)
         if folder is None:
             return ()
         found: list[int] = []
@@ -134,7 +134,7 @@ class Cgroups:
 
     def oom_kills(self, task_id: str) -> int:
         """How many of the task's processes the kernel has killed for memory; 0 when the group is gone."""
-        folder = self._folder("memory", task_id)
+        folder = self.folder("memory", task_id)
         if folder is None:
             return 0
         if self.layout is Layout.V2:
@@ -151,7 +151,7 @@ class Cgroups:
                 cpu_seconds=micros / 1e6 if micros >= 0 else None,
                 pids=_number(folder / "pids.current"),
             )
-        memory, cpu, pids = (self._folder(name, task_id) for name in ("memory", "cpuacct", "pids"))
+        memory, cpu, pids = (self.folder(name, task_id) for name in ("memory", "cpuacct", "pids"))
         limit = _number(memory / "memory.limit_in_bytes") if memory else None
         nanos = _number(cpu / "cpuacct.usage") if cpu else None
         return Usage(
@@ -162,7 +162,8 @@ class Cgroups:
             pids=_number(pids / "pids.current") if pids else None,
         )
 
-    def _folder(self, controller: str, task_id: str) -> Path | None:
+    def folder(self, controller: str, task_id: str) -> Path | None:
+        """Of the task's group in this controller's hierarchy; None without such a controller."""
         point = self._by_controller.get(controller)
         return None if point is None else point / self.parent / task_id
 
