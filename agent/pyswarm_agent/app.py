@@ -21,6 +21,7 @@ from pyswarm_agent import app_host, metrics
 from pyswarm_agent.app_agent import Agent, Parts, run_together
 from pyswarm_agent.dns.server import DnsServer
 from pyswarm_agent.dns.upstream import ResolvConf
+from pyswarm_agent.health.listening import PortWatch, sockets_in
 from pyswarm_agent.health.prober import Prober
 from pyswarm_agent.images.settings import ImageSettings
 from pyswarm_agent.images.store import ImageStore
@@ -108,6 +109,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             links=network.links,
             network=network,
             probes=Prober(runtime, time.time),
+            ports=PortWatch(lambda task_id: sockets_in(network.links.path(task_id)), time.time),
             logs=reader,
             names=dns,
             connector=connector,

@@ -25,7 +25,7 @@ from pyswarm_agent.tasks.life import Life
 from pyswarm_agent.tasks.machine import is_untold
 from pyswarm_agent.tasks.request import Here
 from pyswarm_agent.tasks.supervisor import Supervisor
-from pyswarm_agent.tasks.tools import Balancer, Probes, Slots, TaskLogs, Tools
+from pyswarm_agent.tasks.tools import Balancer, Ports, Probes, Slots, TaskLogs, Tools
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -59,6 +59,7 @@ class Parts:
     links: Links
     network: Network
     probes: Probes
+    ports: Ports
     logs: TaskLogs
     names: Names
     connector: Connector
@@ -95,6 +96,7 @@ class Agent:
             balancer=parts.network,
             ready=self.applier,
             probes=parts.probes,
+            ports=parts.ports,
             logs=parts.logs,
             lives=parts.records,
             here=parts.here,

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pyswarm_agent.journal import Change, Journal
 from pyswarm_agent.tasks.life import Life, Phase
+from pyswarm_agent.tasks.listens import Listens
 from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
@@ -48,6 +49,8 @@ class _LifeRecord(msgspec.Struct, omit_defaults=True):
     attempts: int = 0
     served: bool = False
     image_id: str = ""
+    listens: tuple[int, ...] = ()
+    listens_every: bool = False
 
 
 _LIFE_DECODER = msgspec.msgpack.Decoder(_LifeRecord)
@@ -69,6 +72,8 @@ def encode_life(life: Life) -> bytes:
             attempts=life.attempts,
             served=life.served,
             image_id=life.image_id,
+            listens=life.listens.ports,
+            listens_every=life.listens.every,
         )
     )
 
@@ -90,6 +95,7 @@ def decode_life(data: bytes) -> Life:
             attempts=record.attempts,
             served=record.served,
             image_id=record.image_id,
+            listens=Listens(record.listens, record.listens_every),
         )
     except (msgspec.MsgspecError, DecodeError) as error:
         raise ValueError(f"not a task's record: {error}") from error

@@ -57,6 +57,8 @@ def _running(life: Life, now: float) -> Step:
     if life.phase in (Phase.PROBING, Phase.RUNNING) and life.probe is not None:
         health = life.status.health if life.phase is Phase.RUNNING else pb.HEALTH_STARTING
         watch.append(ev.StartProbing(life.probe, life.status.timings.started_at, health))
+    if life.phase is Phase.PROBING and life.probe is None:
+        watch.append(ev.AwaitPorts(life.listens, life.deadline))
     if life.phase is Phase.DRAINING:
         watch.append(ev.WatchDrain(life.deadline))
     if life.phase is Phase.STOPPING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyswarm_agent.interfaces import ContainerExit
+from pyswarm_agent.tasks.listens import NOTHING, Listens
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -31,11 +32,13 @@ class Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """The image is here; `probe` and `stop_signal` are its own, or the spec's where that has them."""
+    """The image is here; `probe` and `stop_signal` are its own, or the spec's where that has them; `listens` its ports,
+    or the service's."""
 
     probe: spec.Probe | None = None
     stop_signal: str = "TERM"
     image_id: str = ""
+    listens: Listens = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,13 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class StartFailed:
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """It lives, and listens where it was waited for; or the time for that is over, and these ports are `missing`."""
+
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,7 @@ Event = (
     | PrepareFailed
     | Started
     | StartFailed
+    | Settled
     | HealthChanged
     | Exited
     | Redirected
@@ -177,8 +188,16 @@ class StartProbing:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitPorts:
+    """Look at its ports, at the longest until `until` (unix seconds); it must live to be settled."""
+
+    listens: Listens
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopProbing:
-    pass
+    """And no more looks at its ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +241,7 @@ Instruction = (
     | Start
     | WatchExit
     | StartProbing
+    | AwaitPorts
     | StopProbing
     | Signal
     | ArmTimer

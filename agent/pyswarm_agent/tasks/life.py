@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from pyswarm_agent.tasks.listens import NOTHING, Listens
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -19,7 +20,7 @@ class Phase(IntEnum):
     PREPARING = 2
     READY = 3  # waits for the word to start
     STARTING = 4
-    PROBING = 5  # runs, but was never healthy yet
+    PROBING = 5  # runs, but was never healthy yet, or without a probe was not seen to listen
     RUNNING = 6
     DRAINING = 7
     STOPPING = 8  # has its stop signal
@@ -45,6 +46,7 @@ class Life:
     attempts: int = 0  # in this phase
     image_id: str = ""  # "" until it is pulled
     served: bool = False  # was RUNNING: balancers may have it
+    listens: Listens = NOTHING  # waited for where there is no probe
 
     @property
     def id(self) -> str:

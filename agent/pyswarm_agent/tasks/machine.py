@@ -108,9 +108,9 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return _ordered(life, task, gone), []
         case ev.Progress(message=message) if phase in (Phase.PULLING, Phase.PREPARING):
             return life.says(now, message=message), []
-        case ev.Pulled(probe=probe, stop_signal=word, image_id=image_id) if phase is Phase.PULLING:
-            life = replace(life.enter(Phase.PREPARING), probe=probe, image_id=image_id)
-            life = replace(life, stop_signal=sentences.signal_name(word))
+        case ev.Pulled(probe=probe, image_id=image_id, listens=listens) if phase is Phase.PULLING:
+            life = replace(life.enter(Phase.PREPARING), probe=probe, image_id=image_id, listens=listens)
+            life = replace(life, stop_signal=sentences.signal_name(event.stop_signal))
             status = life.edit()
             status.message = "preparing the container"
             status.timings.image_at = now
@@ -126,6 +126,8 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return _started(life, at or now, now)
         case ev.StartFailed(sentence=sentence) if phase is Phase.STARTING:
             return _end(life, now, pb.TASK_STATE_FAILED, sentence)
+        case ev.Settled(missing=missing) if phase is Phase.PROBING and life.probe is None:
+            return _settled(life, missing, now), []
         case ev.HealthChanged() if phase in (Phase.PROBING, Phase.RUNNING):
             return _health_changed(life, event, now)
         case ev.Exited() if phase in _ALIVE:
@@ -174,17 +176,22 @@ def _started(life: Life, at: float, now: float) -> _Moved:
         status.health, status.health_at, status.message = pb.HEALTH_STARTING, now, "waits for its probe to pass"
         probing = replace(life.enter(Phase.PROBING), status=status)
         return probing, [ev.WatchExit(), ev.StartProbing(life.probe, at, pb.HEALTH_STARTING)]
-    status.timings.healthy_at = at
-    life = replace(life, status=status)
-    if life.unwanted:
-        # Not wanted any more before it ran: it is never called RUNNING, so nobody will send it anything.
-        return life.enter(Phase.PROBING), [ev.WatchExit()]
-    return _serves(life, now), [ev.WatchExit()]
+    if life.listens.ports:
+        status.message = f"waits until it listens on {life.listens.awaited()}"
+    settling = replace(life.enter(Phase.PROBING, deadline=life.listens.until(at)), status=status)
+    return settling, [ev.WatchExit(), ev.AwaitPorts(life.listens, settling.deadline)]
 
 
-def _serves(life: Life, now: float) -> Life:
+def _settled(life: Life, missing: tuple[int, ...], now: float) -> Life:
+    status = life.edit()
+    status.timings.healthy_at = now
+    message = f"running, but does not listen on {life.listens.lacking(missing)} yet" if missing else "running"
+    return _serves(replace(life, status=status), now, message)
+
+
+def _serves(life: Life, now: float, message: str = "running") -> Life:
     life = replace(life.enter(Phase.RUNNING), served=True)
-    return life.says(now, pb.TASK_STATE_RUNNING, message="running")
+    return life.says(now, pb.TASK_STATE_RUNNING, message=message)
 
 
 def _health_changed(life: Life, event: ev.HealthChanged, now: float) -> _Moved:

@@ -14,6 +14,7 @@ from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.addresses import AddressGuard
 from pyswarm_agent.tasks.drains import sample, watch_drain
 from pyswarm_agent.tasks.life import Life, Phase
+from pyswarm_agent.tasks.listens import listens_of
 from pyswarm_agent.tasks.machine import Step, handle
 from pyswarm_agent.tasks.request import container_request, effective_probe, effective_stop_signal
 from pyswarm_agent.tasks.templates import TemplateError
@@ -63,7 +64,7 @@ class TaskRunner:
         self._others: set[asyncio.Task[None]] = set()
         self._drain: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._probing: Running | None = None
+        self._probing: Running | None = None  # or looking at its ports
         self._log = log.bind(task=first[0].id, service=first[0].task.service_name)
         self.life = first[0]
         self._first = first
@@ -101,6 +102,11 @@ class TaskRunner:
                 address = self.life.task.addresses[0].address if self.life.task.addresses else "127.0.0.1"
                 self._probing = self._tools.probes.start(
                     self.life.id, address, probe, started_at, health, lambda h, out: self.feed(ev.HealthChanged(h, out))
+                )
+            case ev.AwaitPorts(listens=listens, until=until):
+                addresses = [a.address for a in self.life.task.addresses]
+                self._probing = self._tools.ports.start(
+                    self.life.id, self.life.status.pid, addresses, listens, until, lambda m: self.feed(ev.Settled(m))
                 )
             case ev.StopProbing():
                 self._stop_probing()
@@ -149,7 +155,8 @@ class TaskRunner:
             self.feed(self._unexpected("pull failed", error))
         else:
             self._image = image
-            self.feed(ev.Pulled(effective_probe(container, image), effective_stop_signal(container, image), image.id))
+            probe, word = effective_probe(container, image), effective_stop_signal(container, image)
+            self.feed(ev.Pulled(probe, word, image.id, listens_of(task, image.config.exposed)))
 
     async def _prepare(self) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Protocol
 from pyswarm_agent.interfaces import Images, Links, Runtime
 from pyswarm_agent.network.inputs import DrainFigures
 from pyswarm_agent.tasks.life import Life
+from pyswarm_agent.tasks.listens import Listens
 from pyswarm_agent.tasks.request import Here
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -51,6 +52,20 @@ class Probes(Protocol):
         ...
 
 
+class Ports(Protocol):
+    """`health.listening.PortWatch` is the real one."""
+
+    def start(
+        self,
+        task_id: str,
+        pid: int,
+        addresses: Sequence[str],
+        listens: Listens,
+        until: float,
+        report: Callable[[tuple[int, ...]], None],
+    ) -> Running: ...
+
+
 class TaskLogs(Protocol):
     async def last_lines(self, task_id: str, count: int) -> Sequence[str]: ...
 
@@ -86,6 +101,7 @@ class Tools:
     balancer: Balancer
     ready: Ready
     probes: Probes
+    ports: Ports
     logs: TaskLogs
     lives: Lives
     here: Here

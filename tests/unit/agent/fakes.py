@@ -18,6 +18,7 @@ from pyswarm_agent.interfaces import (
     ImageFailure,
 )
 from pyswarm_agent.network.inputs import DrainFigures, NetworkInputs
+from pyswarm_agent.tasks.listens import Listens
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -264,6 +265,42 @@ class FakeProbes:
         return next(p for p in reversed(self.started) if p.task_id == task_id)
 
 
+@dataclass
+class FakeWatching:
+    task_id: str
+    pid: int
+    addresses: tuple[str, ...]
+    listens: Listens
+    report: Callable[[tuple[int, ...]], None]
+    stopped: bool = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class FakePorts:
+    """Tasks listen at once, unless `silent`."""
+
+    def __init__(self) -> None:
+        self.started: list[FakeWatching] = []
+        self.silent = False
+
+    def start(
+        self,
+        task_id: str,
+        pid: int,
+        addresses: Sequence[str],
+        listens: Listens,
+        until: float,
+        report: Callable[[tuple[int, ...]], None],
+    ) -> FakeWatching:
+        watching = FakeWatching(task_id, pid, tuple(addresses), listens, report)
+        self.started.append(watching)
+        if not self.silent:
+            asyncio.get_running_loop().call_soon(lambda: None if watching.stopped else report(()))
+        return watching
+
+
 class FakeLogs:
     def __init__(self) -> None:
         self.lines: dict[str, list[str]] = {}
@@ -286,6 +323,7 @@ class FakeHost:
     links: FakeLinks = field(default_factory=FakeLinks)
     network: FakeNetwork = field(default_factory=FakeNetwork)
     probes: FakeProbes = field(default_factory=FakeProbes)
+    ports: FakePorts = field(default_factory=FakePorts)
     logs: FakeLogs = field(default_factory=FakeLogs)
 
     def is_empty(self) -> bool:

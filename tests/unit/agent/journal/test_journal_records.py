@@ -9,6 +9,7 @@ from tests.unit.agent.tasks.build import make_task, tcp_probe
 from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import LIFE, Records, decode_life, encode_life
 from pyswarm_agent.tasks import events as ev
+from pyswarm_agent.tasks.listens import Listens
 from pyswarm_agent.tasks.machine import begin, handle
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
@@ -23,7 +24,8 @@ def open_records(path: Path) -> tuple[Journal, Records]:
 
 def test_a_life_comes_back_as_it_was() -> None:
     life, _ = begin(make_task(), 1.0)
-    for event in (ev.Pulled(tcp_probe(), "USR1"), ev.Prepared(3), ev.Started(2.0)):
+    pulled = ev.Pulled(tcp_probe(), "USR1", "i", Listens((80, 443), every=True))
+    for event in (pulled, ev.Prepared(3), ev.Started(2.0)):
         assert decode_life(encode_life(life)) == life
         life, _ = handle(life, event, 2.0)
     life, _ = handle(life, ev.HealthChanged(pb.HEALTH_UNHEALTHY, "no"), 9.0)

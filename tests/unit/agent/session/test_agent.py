@@ -66,6 +66,7 @@ class Running:
             links=host.links,
             network=host.network,
             probes=host.probes,
+            ports=host.ports,
             logs=host.logs,
             names=self.names,
             connector=GrpcConnector(manager.agent_tls("n1")),

@@ -77,7 +77,7 @@ async def test_metrics_over_http() -> None:
     lives: dict[str, Life] = {}
     made = metrics.Metrics(figures(lives))
     life, _ = begin(make_task(), 1.0)
-    for event in (None, ev.Pulled(), ev.Prepared(1), ev.Started(3.0)):
+    for event in (None, ev.Pulled(), ev.Prepared(1), ev.Started(3.0), ev.Settled()):
         if event is not None:
             life, _ = handle(life, event, 2.0)
         lives["t1"] = life

@@ -17,6 +17,7 @@ from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
+from pyswarm_agent.tasks.listens import Listens
 from pyswarm_agent.tasks.request import Here
 from pyswarm_agent.tasks.supervisor import Supervisor
 from pyswarm_agent.tasks.tools import Slots, Tools
@@ -44,6 +45,7 @@ class Agent:
                 balancer=host.network,
                 ready=ReadyAtOnce(),
                 probes=host.probes,
+                ports=host.ports,
                 logs=host.logs,
                 lives=self.records,
                 here=Here("n1", "host-1", "169.254.1.1"),
@@ -160,6 +162,36 @@ async def test_a_restart_touches_no_container(make: Callable[..., Agent]) -> Non
     assert host.network.died == ["t1"]
     status = agent.reports["t1"][-1]
     assert status.error == "exited with code 2"
+
+
+async def test_one_that_is_waited_for_is_waited_for_again_after_a_restart(make: Callable[..., Agent]) -> None:
+    host = FakeHost()
+    host.ports.silent = True
+    agent = make(host)
+    task = make_task()
+    task.ports.add(target=80, published=8080)
+    agent.assign(task, complete=True)
+    await until(lambda: host.ports.started)
+    await agent.kill()
+    agent = make(host)
+    await agent.supervisor.recover()
+    first, second = host.ports.started
+    assert (second.listens, second.pid, second.addresses) == (first.listens, 1001, ("10.128.64.2",))
+    assert second.listens == Listens((80,), every=True) and agent.state() == pb.TASK_STATE_STARTING
+    second.report(())
+    assert agent.state() == pb.TASK_STATE_RUNNING
+
+
+async def test_a_crash_is_never_called_running(make: Callable[..., Agent]) -> None:
+    host = FakeHost()
+    host.ports.silent = True
+    agent = make(host)
+    agent.assign(make_task(), complete=True)
+    await until(lambda: host.ports.started)
+    host.runtime.finish("t1", 3)
+    await agent.reaches(pb.TASK_STATE_FAILED)
+    assert pb.TASK_STATE_RUNNING not in [s.state for s in agent.reports["t1"]]
+    assert host.ports.started[0].stopped and not host.network.died
 
 
 async def test_kills_at_every_stage_of_a_start(make: Callable[..., Agent]) -> None:

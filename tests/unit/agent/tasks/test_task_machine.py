@@ -10,6 +10,7 @@ from tests.unit.agent.tasks.build import make_task, tcp_probe, told
 from pyswarm_agent.interfaces import ContainerExit
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
+from pyswarm_agent.tasks.listens import LONGEST, NOTHING, SURVIVES, Listens
 from pyswarm_agent.tasks.machine import begin, handle
 from pyswarm_core.v1 import objects_pb2 as pb
 
@@ -35,7 +36,8 @@ class Story:
 
     def running(self, probe: bool = False) -> Story:
         self.tell(ev.Pulled(tcp_probe() if probe else None, "SIGQUIT")).tell(ev.Prepared(42))
-        return self.tell(ev.Started(self.now))
+        self.tell(ev.Started(self.now))
+        return self if probe else self.tell(ev.Settled())
 
     @property
     def kinds(self) -> list[str]:
@@ -56,12 +58,16 @@ def test_a_task_is_pulled_prepared_started_and_runs() -> None:
     assert story.last == (ev.Journal(durable=True), ev.Report(), ev.Start())
     assert story.state == pb.TASK_STATE_STARTING and story.life.started
     story.tell(ev.Started(story.now))
-    assert story.kinds == ["Journal", "Report", "WatchExit"]
+    assert story.kinds == ["Journal", "Report", "WatchExit", "AwaitPorts"]
+    assert story.last[-1] == ev.AwaitPorts(NOTHING, story.life.status.timings.started_at + SURVIVES)
+    assert story.state == pb.TASK_STATE_STARTING, "it may end in a moment"
+    story.tell(ev.Settled())
+    assert story.kinds == ["Journal", "Report"]
     status = story.life.status
     assert status.state == pb.TASK_STATE_RUNNING and status.health == pb.HEALTH_NONE
     assert status.pid == 42 and status.container_id == "t1"
     t = status.timings
-    assert 0 < t.accepted_at < t.image_at < t.prepared_at <= t.started_at == t.healthy_at
+    assert 0 < t.accepted_at < t.image_at < t.prepared_at <= t.started_at < t.healthy_at == story.now
 
 
 def test_desired_ready_prepares_and_waits() -> None:
@@ -146,7 +152,8 @@ def test_not_wanted_while_it_starts_is_never_called_running() -> None:
     story.order(desired_state=pb.TASK_STATE_SHUTDOWN)
     assert story.kinds == ["Journal"], "the start is under way: its end is awaited"
     story.tell(ev.Started(1.0))
-    assert story.kinds == ["Journal", "Report", "WatchExit", "StopProbing", "Signal", "ArmTimer"]
+    assert story.kinds == ["Journal", "Report", "WatchExit", "AwaitPorts", "StopProbing", "Signal", "ArmTimer"]
+    story.tell(ev.Settled())
     assert story.state == pb.TASK_STATE_STARTING
 
 
@@ -174,6 +181,36 @@ def test_a_task_that_ends_by_itself(end: ContainerExit | None, state: int, error
     assert (status.state, status.error, list(status.last_lines)) == (state, error, ["one", "two"])
     story.tell(ev.Cleaned())
     assert story.kinds == ["Journal", "Report"] or story.kinds == ["Journal"]
+
+
+def test_without_a_probe_it_runs_only_when_it_listens() -> None:
+    story = Story().tell(ev.Pulled(listens=Listens((80, 443), every=True))).tell(ev.Prepared(42))
+    story.tell(ev.Started(story.now))
+    assert story.last[-1] == ev.AwaitPorts(Listens((80, 443), every=True), story.now - 1 + LONGEST)
+    assert story.state == pb.TASK_STATE_STARTING
+    assert story.life.status.message == "waits until it listens on ports 80 and 443"
+    assert story.tell(ev.Settled()).state == pb.TASK_STATE_RUNNING and story.life.served
+    assert story.life.status.message == "running" and story.life.status.health == pb.HEALTH_NONE
+
+
+def test_one_that_never_listens_is_called_running_all_the_same_and_says_so() -> None:
+    story = Story().tell(ev.Pulled(listens=Listens((80, 443), every=True))).tell(ev.Prepared(42))
+    story.tell(ev.Started(story.now)).tell(ev.Settled((443,)))
+    assert story.state == pb.TASK_STATE_RUNNING
+    assert story.life.status.message == "running, but does not listen on port 443 yet"
+
+
+def test_one_that_ends_before_it_listens_never_served() -> None:
+    story = Story().tell(ev.Pulled(listens=Listens((80,)))).tell(ev.Prepared(42)).tell(ev.Started(101.0))
+    story.tell(ev.Exited(ContainerExit(3, False, 5.0), ("no configuration",)))
+    assert story.kinds == ["Journal", "Report", "StopProbing", "Clean"] and story.last[-1] == ev.Clean(bury=False)
+    assert story.state == pb.TASK_STATE_FAILED and not story.life.died
+    assert story.tell(ev.Settled()).life.phase is Phase.CLEANING, "too late"
+
+
+def test_a_probe_decides_alone() -> None:
+    story = Story().running(probe=True).tell(ev.Settled())
+    assert story.kinds == [] and story.state == pb.TASK_STATE_STARTING
 
 
 def test_with_a_probe_it_runs_only_when_healthy() -> None:

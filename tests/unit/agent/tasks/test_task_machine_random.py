@@ -15,8 +15,10 @@ from pyswarm_agent.interfaces import ContainerExit, ContainerState
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.adopt import adopt
 from pyswarm_agent.tasks.life import Life, Phase
+from pyswarm_agent.tasks.listens import NOTHING, Listens
 from pyswarm_agent.tasks.machine import begin, handle
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
 
 DESIRED = [pb.TASK_STATE_READY, pb.TASK_STATE_RUNNING, pb.TASK_STATE_SHUTDOWN, pb.TASK_STATE_REMOVE]
 samples = st.builds(ev.DrainSample, st.integers(0, 3), st.integers(0, 1), st.integers(0, 2))
@@ -32,12 +34,19 @@ orders = st.builds(
 events = st.one_of(
     orders,
     st.just(ev.Ordered(None, gone=True)),
-    st.builds(ev.Pulled, st.sampled_from([None, tcp_probe()]), st.just("TERM")),
+    st.builds(
+        ev.Pulled,
+        st.sampled_from([None, tcp_probe()]),
+        st.just("TERM"),
+        st.just("i"),
+        st.sampled_from([NOTHING, Listens((80,))]),
+    ),
     st.builds(ev.Progress, st.just("pulling")),
     st.builds(ev.Prepared, st.just(42)),
     st.builds(ev.PrepareFailed, st.just("no"), st.booleans()),
     st.builds(ev.Started, st.just(5.0)),
     st.builds(ev.StartFailed, st.just("no")),
+    st.builds(ev.Settled, st.sampled_from([(), (80,)])),
     st.builds(ev.HealthChanged, st.sampled_from([pb.HEALTH_HEALTHY, pb.HEALTH_UNHEALTHY]), st.just("out")),
     st.builds(ev.Exited, st.one_of(st.none(), exits), st.just(("line",)), st.one_of(st.none(), samples)),
     st.builds(ev.Redirected, st.just(7.0)),
@@ -101,6 +110,7 @@ class Host:
     life: Life | None = None
     pending: list[ev.Instruction] = field(default_factory=list)
     timer: float = 0.0
+    probe: spec.Probe | None = None
     told: list[int] = field(default_factory=list)
 
     def step(self, step: tuple[Life, tuple[ev.Instruction, ...]]) -> None:
@@ -145,7 +155,7 @@ class Host:
         event: ev.Event | None = None
         match instruction:
             case ev.Pull():
-                event = ev.PrepareFailed("no", False) if fails else ev.Pulled(tcp_probe(), "TERM")
+                event = ev.PrepareFailed("no", False) if fails else ev.Pulled(self.probe, "TERM", "i", Listens((80,)))
             case ev.Prepare():
                 self.mounted = True
                 if not fails and self.container == "none":
@@ -163,6 +173,9 @@ class Host:
                     self.pending.append(instruction)
             case ev.StartProbing():
                 event = ev.HealthChanged(pb.HEALTH_UNHEALTHY if fails else pb.HEALTH_HEALTHY)
+            case ev.AwaitPorts():
+                if self.container == "running":
+                    event = ev.Settled((80,) if fails else ())
             case ev.Signal(name=name):
                 if self.container == "running" and (name == "KILL" or not fails):
                     self.container = "exited"
@@ -183,7 +196,7 @@ class Host:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_kills_at_any_moment_start_nothing_twice_and_leave_nothing(data: st.DataObject) -> None:
-    host = Host()
+    host = Host(probe=data.draw(st.sampled_from([None, tcp_probe()])))
     host.step(begin(make_task(), host.now))
     for _ in range(data.draw(st.integers(0, 30))):
         if host.life is None:
@@ -226,7 +239,7 @@ def test_kills_at_any_moment_start_nothing_twice_and_leave_nothing(data: st.Data
 @given(st.data())
 def test_without_kills_a_wanted_task_that_can_run_runs(data: st.DataObject) -> None:
     """Attempts that fail for a while do not lose it."""
-    host = Host()
+    host = Host(probe=data.draw(st.sampled_from([None, tcp_probe()])))
     host.step(begin(make_task(), host.now))
     failures = data.draw(st.integers(0, 2))
     for _ in range(20):
