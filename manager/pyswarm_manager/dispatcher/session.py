@@ -100,6 +100,8 @@ class Session:
     # What happens to it.
 
     def received(self, message: wire.AgentMessage) -> None:
+        if self._closed:
+            return  # another session of the node has taken over, and knows better
         self._leadership.heard(self)
         match message.WhichOneof("body"):
             case "statuses":

@@ -274,6 +274,8 @@ class Term:
 
     async def _look_after(self, node_id: str) -> float | None:
         session = self._sessions.get(node_id)
+        if session is not None and session.is_closed:
+            session = None  # on its way out: of a node that was removed, say, which must not be registered again by it
         facts = Facts(
             heard_at=self._heard.get(node_id, self._began),
             hello=session.hello if session else None,

@@ -18,6 +18,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.dispatcher.nodes import Limits
 from pyswarm_manager.dispatcher.term import Timing
+from pyswarm_manager.endpoints import hold
 from pyswarm_manager.plan import changed
 
 ASSIGNED, RUNNING = pb.TASK_STATE_ASSIGNED, pb.TASK_STATE_RUNNING
@@ -421,3 +422,33 @@ async def test_a_removed_node_loses_its_session(cluster: Cluster) -> None:
         assert cluster.term
         term = cluster.term
         await eventually(lambda: not term.sessions)
+
+
+async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_is_over(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "LONGEST", 0.4)
+    await cluster.put(NETWORK, service(), task("t1", status=pb.TaskStatus(state=pb.TASK_STATE_PREPARING)))
+    await cluster.lead()
+    agent = cluster.agent("n2")
+    async with agent.running():
+        await eventually(lambda: agent.endpoints)
+        assert agent.endpoints["web"].hold
+        revision = cluster.store.revision
+        await eventually(lambda: not agent.endpoints["web"].hold)
+        assert cluster.store.revision <= revision + 2, "by a timer, not by a change (but for the node's own state)"
+
+
+async def test_a_node_that_was_removed_is_not_registered_again_by_its_old_session(cluster: Cluster) -> None:
+    term = await cluster.lead(Timing(heartbeat_period=0.02))
+    agent = cluster.agent("n1", retry=60)
+    async with agent.running():
+        await eventually(lambda: is_ready(cluster, "n1"))
+        session = next(iter(term.sessions))
+        await cluster.delete(cluster.world.nodes["n1"])
+        term.queue.add("node/n1")
+        session.received(wire.AgentMessage(heartbeat=wire.Heartbeat()))
+        await eventually(lambda: not term.sessions)
+        term.queue.add("node/n1")
+        await eventually(lambda: term.queue.is_idle)
+        assert not cluster.world.nodes
