@@ -29,10 +29,12 @@ class Explorer:
         delay: float = 0,
         host_port: bool = False,
         real: bool = False,
+        deadline: float = 120,
     ) -> None:
         self.cluster = Cluster(seed=1, nodes=4, real=real)
         self.is_global, self.order, self.action = is_global, order, action
         self.parallelism, self.delay, self.host_port = parallelism, delay, host_port
+        self.deadline = deadline
         self.replicas, self.image = 3, "v0-good"
         self.versions = 0
         self.deploy()
@@ -48,7 +50,7 @@ class Explorer:
 
     def deploy(self) -> None:
         policy = build.policy(
-            parallelism=self.parallelism, delay=self.delay, order=self.order, action=self.action, deadline=120
+            parallelism=self.parallelism, delay=self.delay, order=self.order, action=self.action, deadline=self.deadline
         )
         task = build.task_spec(self.image, constraints=("node.labels.zone!=nowhere",))
         if self.host_port:

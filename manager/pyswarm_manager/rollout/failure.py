@@ -57,11 +57,10 @@ def why_failed(view: View, task: pb.Task) -> str:
     return f"{name}{where} failed" + _detail(status.error or status.message)
 
 
-def why_late(view: View, rollout: pb.Rollout, slots: Sequence[pb.SlotProgress]) -> tuple[str, str]:
+def why_late(view: View, slots: Sequence[pb.SlotProgress]) -> tuple[str, str]:
     """(the sentence, the id of the task that tells most about it or "")."""
     open_slots = [p for p in slots if not _is_right(view, p)]
-    seconds = rollout.deadline_at - rollout.started_at
-    text = f"the deadline of {seconds:g} s passed with {len(open_slots)} of {len(slots)} tasks not ready"
+    text = f"the deadline of {view.policy.deadline:g} s passed with {len(open_slots)} of {len(slots)} tasks not ready"
     stuck = [task for p in open_slots if (task := view.world.tasks.get(p.new_task_id)) is not None]
     # What cannot be placed explains itself best; then what has come least far.
     task = min(stuck, key=lambda t: (not t.status.message, t.status.state, t.slot), default=None)
@@ -72,10 +71,9 @@ def why_late(view: View, rollout: pb.Rollout, slots: Sequence[pb.SlotProgress]) 
     return f"{text}; {name} {(detail and f'is stuck: {detail}') or 'is not ready'}", task.id
 
 
-def why_draining(rollout: pb.Rollout, old: Sequence[pb.Task]) -> str:
-    seconds = rollout.deadline_at - rollout.started_at
+def why_draining(view: View, old: Sequence[pb.Task]) -> str:
     tasks = "1 old task was" if len(old) == 1 else f"{len(old)} old tasks were"
-    return f"the deadline of {seconds:g} s passed while {tasks} still draining"
+    return f"the deadline of {view.policy.deadline:g} s passed while {tasks} still draining"
 
 
 def _is_right(view: View, progress: pb.SlotProgress) -> bool:

@@ -87,9 +87,9 @@ def _turn(view: View, rollout: pb.Rollout) -> Advance | None:
         rollout.deadline_passed |= rollout.generation == 0
         if completion.is_only_draining(view, rollout):
             # Nothing would be better for going back: what is old has left the balancers, and ends on its own.
-            rollout.reason = rollout.reason or failure.why_draining(rollout, completion.left_over(view, rollout))
+            rollout.reason = rollout.reason or failure.why_draining(view, completion.left_over(view, rollout))
             return _completed(view, rollout)
-        reason, task_id = failure.why_late(view, rollout, rollout.slots)
+        reason, task_id = failure.why_late(view, rollout.slots)
         rollout.failed_task_id = rollout.failed_task_id or task_id
     if not reason:
         return None

@@ -377,7 +377,7 @@ def test_an_automatic_rollback_has_a_deadline_of_its_own() -> None:
     assert cluster.rollout.state == pb.ROLLOUT_STATE_ROLLING_BACK
     cluster.run(2)
     assert cluster.rollout.state == PAUSED and not cluster.rollout.deadline_passed
-    assert "then rolling back failed: the deadline" in cluster.rollout.reason
+    assert "then rolling back failed: the deadline of 100 s passed" in cluster.rollout.reason
 
 
 def test_a_stale_failure_of_the_old_version_is_not_blamed_on_the_rollback() -> None:
