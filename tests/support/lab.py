@@ -89,6 +89,13 @@ class LabUnderTest:
     def service(self, name: str) -> dict[str, Any]:
         return self.json("service", "inspect", name)[0]
 
+    def kill_container(self, task: dict[str, Any]) -> None:
+        """SIGKILL to every process of the task, found by its cgroup."""
+        script = (
+            f"for p in /proc/[0-9]*; do grep -q {task['id']} $p/cgroup 2>/dev/null && kill -9 ${{p#/proc/}}; done; true"
+        )
+        self.on(task["node"], "sh", "-c", script)
+
     def remove_services(self) -> None:
         names = [s["name"] for s in self.json("service", "ls")]
         if names:

@@ -17,7 +17,7 @@ def test_a_killed_container_is_replaced_and_clients_barely_notice(lab: LabUnderT
     with lab.load(8080, report, "--new", "12", "--keep-alive", "0") as seen:
         for _ in range(KILLS):
             victim = lab.running("web")[0]
-            lab.on(victim["node"], "pkill", "-KILL", "-f", "/app/app.py", "-o")
+            lab.kill_container(victim)
             eventually(
                 lambda victim=victim: (
                     len(lab.running("web")) == 4 and victim["id"] not in {t["id"] for t in lab.running("web")}
