@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,30 +23,32 @@ _DELETE_TIMEOUT = 120.0
 class Skopeo:
     """Copies into, and deletes from, one containers-storage."""
 
-    def __init__(self, settings: ImageSettings, root: Path, run_root: Path) -> None:
+    def __init__(self, settings: ImageSettings, root: Path, run_root: Path, scratch: Path) -> None:
         self._settings = settings
-        self._run_root = run_root
         # Without skip_mount_home every process that opens the storage leaves a bind mount behind.
         self._store = f"containers-storage:[overlay@{root}+{run_root}:overlay.skip_mount_home=true]"
         self._program: Sequence[str] = [
             settings.skopeo,
+            # Not /var/tmp, where nobody would find what a pull that was killed has left.
+            f"--tmpdir={scratch}",
             *(["--registries-conf", settings.registries_conf] if settings.registries_conf else []),
         ]
 
     async def copy(self, reference: Reference, auth: pb.RegistryAuth | None, progress: Callable[[str], None]) -> None:
         """ImageFailure when the image cannot be had."""
         lines = ProgressLines(progress)
-        with _auth_file(self._run_root, reference, auth) as auth_file:
+        with _auth_file(reference, auth) as auth_fd:
             try:
                 done = await invoke.run(
                     [
                         *self._program,
                         "copy",
-                        *(["--src-authfile", auth_file] if auth_file else []),
+                        *(["--src-authfile", f"/proc/self/fd/{auth_fd}"] if auth_fd is not None else []),
                         f"docker://{reference.source}",
                         f"{self._store}{reference.name}",
                     ],
                     timeout=self._settings.pull_timeout,
+                    pass_fds=[auth_fd] if auth_fd is not None else [],
                     on_output=lines.feed,
                 )
             except TimeoutError:
@@ -87,18 +88,18 @@ class ProgressLines:
 
 
 @contextlib.contextmanager
-def _auth_file(folder: Path, reference: Reference, auth: pb.RegistryAuth | None) -> Iterator[str]:
-    """0600, and gone afterwards. "" without credentials: then the host's own are used, if it has any."""
+def _auth_file(reference: Reference, auth: pb.RegistryAuth | None) -> Iterator[int | None]:
+    """A descriptor of a file in memory: credentials touch no disk, and nothing is left of them whoever is killed. None
+    without any: then the host's own are used, if it has some."""
     if auth is None or not (auth.username or auth.password):
-        yield ""
+        yield None
         return
     pair = base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
     content = json.dumps({"auths": {auth.host or reference.host: {"auth": pair}}})
-    folder.mkdir(parents=True, exist_ok=True)
-    fd, path = tempfile.mkstemp(prefix="auth-", suffix=".json", dir=folder)  # 0600 from the start
+    fd = os.memfd_create("auth", os.MFD_CLOEXEC)
     try:
-        with os.fdopen(fd, "w") as file:
-            file.write(content)
-        yield path
+        os.fchmod(fd, 0o600)
+        os.write(fd, content.encode())
+        yield fd
     finally:
-        Path(path).unlink(missing_ok=True)
+        os.close(fd)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyswarm_agent.images import reference as references
@@ -42,12 +43,15 @@ class ImageStore:
         self._root = root
         self._uses = settings.data_dir / "image-uses"
         self._layout = Layout(root)
-        self._skopeo = Skopeo(settings, root, settings.run_dir / "images")
+        scratch = settings.data_dir / "image-pulls"
+        self._skopeo = Skopeo(settings, root, settings.run_dir / "images", scratch)
         self._mounter = Mounter(settings.data_dir / "rootfs")
         self._pulls: dict[tuple[str, bytes], _Pull] = {}
         self._slots = asyncio.Semaphore(settings.parallel_pulls)
-        for folder in (root, self._uses):
+        shutil.rmtree(scratch, ignore_errors=True)  # of an agent that was killed
+        for folder in (root, self._uses, scratch, settings.data_dir / "rootfs"):
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # images hold set-id programs, which this host's users must not reach
 
     async def close(self) -> None:
         """Ends pulls that are under way."""
@@ -133,6 +137,10 @@ class ImageStore:
             await self._mounter.unmount(task_id)
         except OSError as error:
             raise ImageFailure(f"the task's root file system cannot be removed: {error}", final=False) from error
+
+    def mounted(self) -> Sequence[str]:
+        """Task ids that have a root file system here, for the clean-up after a crash."""
+        return sorted(self._mounter.mounted())
 
     # ---- making room ----
 

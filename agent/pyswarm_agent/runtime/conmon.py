@@ -51,8 +51,14 @@ class ConmonRuntime:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._creating = 0
         self._has_parent = False
-        for folder in (self._folders.containers, self._folders.runtime_root, self._folders.tasks):
+        for folder in (
+            self._folders.containers,
+            self._folders.runtime_root,
+            self._folders.tasks,
+            self._folders.volumes,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # of no concern to this host's users
 
     @property
     def description(self) -> str:
@@ -87,6 +93,11 @@ class ConmonRuntime:
             except ContainerFailure:
                 await self._remove(paths)
                 raise
+            except OSError as error:
+                await self._remove(paths)
+                raise ContainerFailure(
+                    f"the container's files could not be written: {error.strerror or error}", final=False
+                ) from error
             finally:
                 self._creating -= 1
         return identity.container.pid
@@ -130,9 +141,10 @@ class ConmonRuntime:
         paths = self._folders.of(task_id)
         while (identity := Identity.load(paths.identity)) is None:
             # Not (or no longer) there; or being created at this moment, and then the lock is taken.
-            if not self._locks[task_id].locked():
+            lock = self._locks.get(task_id)
+            if lock is None or not lock.locked():
                 return self._exits.lost(paths)
-            async with self._locks[task_id]:
+            async with lock:
                 pass
         return await self._exits.wait(paths, identity)
 

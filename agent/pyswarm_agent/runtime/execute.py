@@ -28,7 +28,10 @@ async def execute(oci: OciRuntime, paths: TaskPaths, argv: Sequence[str], timeou
     fd = os.memfd_create("process", os.MFD_CLOEXEC)
     try:
         os.write(fd, msgspec.json.encode(described))
-        handle, pid_name = tempfile.mkstemp(prefix="exec-", suffix=".pid", dir=paths.bundle)
+        try:
+            handle, pid_name = tempfile.mkstemp(prefix="exec-", suffix=".pid", dir=paths.bundle)
+        except FileNotFoundError:
+            raise ContainerFailure("the container is gone", final=False) from None
         os.close(handle)
         pid_file = Path(pid_name)
 

@@ -72,9 +72,15 @@ def build(request: ContainerRequest, facts: HostFacts, prepared: Prepared) -> di
         "root": {"path": str(request.rootfs), "readonly": container.read_only},
         "hostname": request.hostname,
         "mounts": all_mounts,
-        "annotations": dict(request.labels),
+        "annotations": _annotations(request.labels),
         "linux": linux,
     }
+
+
+def _annotations(labels: Mapping[str, str]) -> dict[str, str]:
+    """Our own labels alone. Runtimes obey some annotations (crun's run.oci.* could switch the seccomp filter off), so a
+    user's labels must not become any."""
+    return {name: value for name, value in labels.items() if name.startswith("pyswarm.")}
 
 
 def workdir(request: ContainerRequest) -> str:

@@ -53,4 +53,4 @@ async def store(tmp_path: Path, registry: Registry) -> AsyncIterator[ImageStore]
     await store.close()
     left = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
     assert left == []
-    assert list((tmp_path / "run").glob("**/auth-*")) == []
+    assert list((tmp_path / "data" / "image-pulls").iterdir()) == []

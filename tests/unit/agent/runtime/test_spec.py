@@ -65,6 +65,11 @@ def test_what_every_container_gets() -> None:
     json.dumps(config)
 
 
+def test_no_label_of_a_users_becomes_an_annotation() -> None:
+    labels = {"run.oci.seccomp_bpf_data": "x", "org.systemd.property.X": "y", "a": "b", "pyswarm.task.id": "t1"}
+    assert spec.build(request(labels=labels), FACTS, PREPARED)["annotations"] == {"pyswarm.task.id": "t1"}
+
+
 def test_the_init_comes_first_and_must_be_there() -> None:
     with_init = request(spec_pb2.ContainerSpec(init=True))
     assert spec.build(with_init, FACTS, PREPARED)["process"]["args"] == ["/dev/init", "--", "serve"]
