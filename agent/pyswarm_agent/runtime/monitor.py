@@ -66,6 +66,8 @@ class Monitor:
                 stderr=log,
                 pass_fds=(write_end,),
                 env=_environment(write_end),
+                # Of an OOM kill it also writes a file into its working directory.
+                cwd=paths.bundle,
             )
         except OSError as error:
             os.close(read_end)

@@ -364,6 +364,7 @@ async def test_an_oom_kill_is_told(containers: Containers) -> None:
     assert (end.code, end.oom) == (137, True)
     end, _ = await containers.run("t3", "true", resources=spec.Resources(limit_memory=16 << 20))
     assert not end.oom
+    assert not Path("oom").exists(), "conmon leaves one where it runs"
 
 
 # ---- commands inside ----
