@@ -29,6 +29,7 @@ from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.logs.reader import LogReader
 from pyswarm_agent.logs.rotation import LogRotator
+from pyswarm_agent.metrics_agent import AgentFigures
 from pyswarm_agent.network.inputs import GATEWAY
 from pyswarm_agent.network.node import NodeNetwork
 from pyswarm_agent.publish import LogPublisher
@@ -41,6 +42,7 @@ from pyswarm_agent.tasks.request import Here
 from pyswarm_core import tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import configure, get_logger
+from pyswarm_core.scrape import http
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -96,12 +98,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         def hello() -> wire.Hello:
             return wire.Hello(
                 node_id=node_id,
-                description=app_host.description(hostname, address, runtime.description),
+                description=app_host.description(hostname, address, runtime.description, settings.metrics_addr),
                 address=address,
                 role=spec.NODE_ROLE_MANAGER if settings.role == "manager" else spec.NODE_ROLE_WORKER,
                 labels=settings.labels,
             )
 
+        figures = AgentFigures(settings, hostname, network, dns)
         parts = Parts(
             records=Records(journal),
             runtime=runtime,
@@ -112,13 +115,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ports=PortWatch(lambda task_id: sockets_in(network.links.path(task_id)), time.time),
             logs=reader,
             names=dns,
-            connector=connector,
+            connector=metrics.MeteredConnector(connector, figures.metrics.connected),
             publisher=publisher,
             here=Here(node_id, hostname, GATEWAY, resolvers.search(), app_host.platform().architecture),
             hello=hello,
             booted_at=app_host.booted_at(Path("/proc/stat").read_text()),
         )
-        figures = AgentFigures(network, dns)
         agent = Agent(parts, Dialer(settings.manager_endpoints, random.SystemRandom()), observe=figures.metrics.applied)
         figures.attach(agent)
         log.info("agent started", node=node_id, address=address, managers=settings.manager_endpoints)
@@ -129,31 +131,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             log.info("agent stopped", node=node_id)
 
 
-class AgentFigures:
-    """What metrics ask, of an agent that is made after them."""
-
-    def __init__(self, network: NodeNetwork, dns: DnsServer) -> None:
-        self._agent: Agent | None = None
-        self.metrics = metrics.Metrics(
-            metrics.Figures(
-                lives=lambda: self._agent.tasks.lives() if self._agent else {},
-                is_connected=lambda: self._agent is not None and self._agent.session.lost_at is None,
-                unstored=lambda: self._agent.box.unstored if self._agent else 0,
-                ack_lag=lambda: self._agent.applier.lag() if self._agent else 0.0,
-                service_names=lambda: {i: s.name for i, s in self._agent.view.endpoints.items()} if self._agent else {},
-                traffic=network.counters,
-                dns_queries=lambda: dns.queries,
-            )
-        )
-
-    def attach(self, agent: Agent) -> None:
-        self._agent = agent
-        agent.tasks.listen(self.metrics.changed)
-
-
 @asynccontextmanager
 async def _scrapes(address: str, figures: metrics.Metrics) -> AsyncIterator[None]:
-    server = await metrics.serve(address, figures.text) if address else None
+    server = await http.serve(address, figures.pages()) if address else None
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyswarm_agent.settings import Settings, split_endpoint
 from pyswarm_core.errors import PreconditionFailed
+from pyswarm_core.scrape.http import reachable
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -28,7 +29,7 @@ def platform() -> spec.Platform:
     )
 
 
-def description(hostname: str, address: str, runtime: str) -> pb.NodeDescription:
+def description(hostname: str, address: str, runtime: str, metrics_addr: str = "") -> pb.NodeDescription:
     return pb.NodeDescription(
         hostname=hostname,
         platform=platform(),
@@ -38,6 +39,7 @@ def description(hostname: str, address: str, runtime: str) -> pb.NodeDescription
         kernel=os.uname().release,
         runtime=runtime,
         mtu=underlay_mtu(address),
+        metrics_address=reachable(metrics_addr, address),
     )
 
 

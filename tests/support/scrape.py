@@ -22,13 +22,13 @@ class Scrape:
     helps: dict[str, str] = field(default_factory=dict)
     samples: dict[str, dict[Labels, float]] = field(default_factory=lambda: defaultdict(dict))
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """Of the one sample that has these labels, and maybe others."""
         found = [v for has, v in self.samples[name].items() if has >= set(labels.items())]
         assert len(found) == 1, f"{len(found)} samples of {name} {labels}: {self.samples[name]}"
         return found[0]
 
-    def has(self, name: str, **labels: str) -> bool:
+    def has(self, name: str, /, **labels: str) -> bool:
         return any(has >= set(labels.items()) for has in self.samples[name])
 
     def label_names(self, name: str) -> set[frozenset[str]]:
