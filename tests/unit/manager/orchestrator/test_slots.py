@@ -284,6 +284,8 @@ def test_a_task_that_was_never_assigned_is_cancelled_without_an_agent() -> None:
     cluster.run(1)
     wanted.replicas = 0
     cluster.deploy(wanted)
+    cluster.converge()
+    assert all(t.addresses_free and t.status.state == pb.TASK_STATE_SHUTDOWN for t in cluster.world.tasks.values())
     cluster.settle()
     assert cluster.rollout.state == pb.ROLLOUT_STATE_COMPLETED
     assert not cluster.living()

@@ -297,6 +297,19 @@ def test_a_node_lost_in_the_middle_is_not_a_failure_of_the_version() -> None:
     assert count(cluster, "v2-good") == 4
 
 
+def test_a_task_that_takes_the_place_of_a_lost_one_is_watched_anew() -> None:
+    cluster = deployed(monitor=5)
+    cluster.deploy(wanted("v2-good", monitor=5))
+    cluster.run(3)
+    first = cluster.rollout.slots[0].new_task_id
+    cluster.cut_node(cluster.world.tasks[first].node_id)
+    cluster.run(4)
+    assert cluster.rollout.slots[0].new_task_id != first
+    assert cluster.rollout.slots[0].phase == pb.SLOT_PHASE_MONITORING
+    cluster.run(1.1)
+    assert cluster.rollout.slots[0].phase == pb.SLOT_PHASE_DONE
+
+
 def test_what_a_lost_node_tells_when_it_is_back_is_not_a_failure_either() -> None:
     cluster = deployed(monitor=30)
     cluster.deploy(wanted("v2-good", monitor=30))
