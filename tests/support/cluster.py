@@ -1,7 +1,7 @@
 """A whole cluster in one thread: planners on a FakeWorld, agents and a scheduler that do what the real ones promise.
 
 Nothing happens by itself: a test calls `converge`, `schedule`, `drain`, `agent` and `acknowledge` in whatever order it
-likes. What must never happen is checked at every write, by `_Watched`.
+likes. What must never happen is checked at every write, by `WatchedWorld`.
 """
 
 from __future__ import annotations
@@ -16,54 +16,15 @@ from pyswarm_manager.allocator import service as allocator
 from pyswarm_manager.allocator.ranges import layout
 from pyswarm_manager.drain import stages
 from pyswarm_manager.orchestrator import converge
-from pyswarm_manager.plan import Delete, Plan, Put, Write, changed
+from pyswarm_manager.plan import Plan, Put, Write, changed
 from pyswarm_manager.scheduler import assign
 from pyswarm_manager.scheduler.constraints import matches
 from pyswarm_manager.tasks import is_endpoint, is_terminal, is_wanted
-from tests.support.world import FakeAcks, FakeWorld
+from tests.support.watched import WatchedWorld
+from tests.support.world import FakeAcks
 
 # What images do, by the last word of their name.
 GOOD, CRASHES, HANGS, UNKNOWN = "good", "crashes", "hangs", "unknown"
-
-
-class _Watched(FakeWorld):
-    """Checks every write, and remembers which endpoints there were at each revision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.endpoints_at: dict[int, dict[str, tuple[str, ...]]] = {1: {}}  # revision → task id → addresses
-        self.ids: set[str] = set()
-
-    def _commit(self, writes: Sequence[Write], *, compare: bool) -> None:
-        before = {w.message.id: self.tasks.get(w.message.id) for w in writes if isinstance(w.message, pb.Task)}
-        super()._commit(writes, compare=compare)
-        for write in writes:
-            if not isinstance(write.message, pb.Task):
-                continue
-            old = before[write.message.id]
-            if isinstance(write, Delete):
-                assert old is not None and is_terminal(old) and old.addresses_free, f"deleted too early: {old}"
-            elif old is None:
-                assert write.message.id not in self.ids, "a task id was used twice"
-                self.ids.add(write.message.id)
-            else:
-                _advances(old, write.message)
-        self.endpoints_at[self.revision] = {
-            t.id: tuple(a.address for a in t.addresses)
-            for t in self.tasks.values()
-            if is_endpoint(t, self.nodes.get(t.node_id))
-        }
-
-
-def _advances(old: pb.Task, new: pb.Task) -> None:
-    assert new.desired_state >= old.desired_state, f"desired state went back: {old} {new}"
-    assert new.status.state >= old.status.state, f"state went back: {old} {new}"
-    for flag in ("leaving", "released", "addresses_free"):
-        assert getattr(new, flag) >= getattr(old, flag), f"{flag} was taken back"
-    assert new.spec == old.spec and new.slot == old.slot and new.service_id == old.service_id
-    assert not is_terminal(old) or new.status == old.status, "a dead task's status changed"
-    if new.released and not old.released and new.status.state != pb.TASK_STATE_ORPHANED:
-        assert new.leaving, "released without leaving"
 
 
 class Cluster:
@@ -71,7 +32,7 @@ class Cluster:
 
     def __init__(self, seed: int, nodes: int = 3, *, real: bool = False) -> None:
         self.rng = random.Random(seed)
-        self.world = _Watched()
+        self.world = WatchedWorld()
         self.acks = FakeAcks()
         self.now = 1_000_000.0
         self.started: Counter[str] = Counter()  # task id → how often its container was started
