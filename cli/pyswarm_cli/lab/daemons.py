@@ -1,4 +1,7 @@
-"""The daemons of a lab host: the same commands as on any other host, and how to tell that they answer."""
+"""The daemons of a lab host: the same commands as on any other host, and how to tell that they answer.
+
+Their metrics are open to the lab's network, so that a Prometheus on one of its hosts, or on the machine, can scrape them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ import sys
 from pathlib import Path
 
 from pyswarm_cli.lab import host as hosts
-from pyswarm_cli.lab.layout import AGENT_METRICS_PORT, ETCD_PEER_PORT, ETCD_PORT, MANAGER_PORT, Host, Lab
+from pyswarm_cli.lab.layout import (
+    AGENT_METRICS_PORT,
+    ETCD_PEER_PORT,
+    ETCD_PORT,
+    MANAGER_METRICS_PORT,
+    MANAGER_PORT,
+    Host,
+    Lab,
+)
 from pyswarm_core.errors import InvalidInput, PyswarmError
 from pyswarm_core.tls import STORE_NAME
 
@@ -27,12 +38,13 @@ def command(lab: Lab, host: Host, daemon: str) -> list[str]:
         return [
             *PYSWARM,
             *("manager", "run", "--id", host.node_id, "--advertise", f"{host.address}:{MANAGER_PORT}"),
-            *("--etcd", etcd, "--tls-dir", TLS),
+            *("--etcd", etcd, "--tls-dir", TLS, "--metrics-addr", f"0.0.0.0:{MANAGER_METRICS_PORT}"),
         ]
     return [
         *PYSWARM,
         *("agent", "run", "--managers", ",".join(lab.manager_addresses), "--tls-dir", TLS),
         *("--address", host.address, "--hostname", host.name, "--role", "manager" if host.is_manager else "worker"),
+        *("--metrics-addr", f"0.0.0.0:{AGENT_METRICS_PORT}"),
     ]
 
 
