@@ -1,6 +1,6 @@
 """The daemons of a lab host: the same commands as on any other host, and how to tell that they answer.
 
-Their metrics are open to the lab's network, so that a Prometheus on one of its hosts, or on the machine, can scrape them.
+Their metrics are open to the lab's network, so that a Prometheus on one of its hosts or on the machine can scrape them.
 """
 
 from __future__ import annotations
