@@ -32,6 +32,7 @@ from pyswarm_manager.api.resolve import SkopeoResolver
 from pyswarm_manager.clock import SystemClock
 from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
+from pyswarm_manager.join.authorize import AuthorizationInterceptor
 from pyswarm_manager.settings import Settings
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
@@ -157,7 +158,8 @@ class Manager:
 
     def _server(self) -> grpc.aio.Server:
         settings = self._settings
-        server = grpc.aio.server(interceptors=[self.metrics.rpc, ErrorInterceptor()], options=SERVER_OPTIONS)
+        interceptors = [self.metrics.rpc, AuthorizationInterceptor(), ErrorInterceptor()]
+        server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._core.control, server)
         wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
         self._health.add_to(server)

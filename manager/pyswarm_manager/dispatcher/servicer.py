@@ -68,6 +68,8 @@ class DispatcherServicer(wire_grpc.DispatcherServicer):
         source = None
         try:
             async for batch in request_iterator:
+                if batch.node_id not in ("", peer.common_name):  # the certificate says whose they are
+                    await context.abort(grpc.StatusCode.PERMISSION_DENIED, _not_yours(peer, "log batch", batch.node_id))
                 if source is None:
                     if self.term is None:
                         await context.abort(grpc.StatusCode.UNAVAILABLE, "This manager does not lead.")
@@ -111,14 +113,20 @@ async def _hello(messages: AsyncIterator[wire.AgentMessage], context: Context, p
     if not message.HasField("hello") or hello.node_id != peer.common_name:
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,
-            f"This session's certificate belongs to node '{peer.common_name}', but its Hello names "
-            f"'{hello.node_id}': start the agent with the certificate of its own node.",
+            _not_yours(peer, "Hello", hello.node_id),
         )
     try:
         _check(hello)
     except InvalidInput as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     return hello
+
+
+def _not_yours(peer: Peer, what: str, node_id: str) -> str:
+    return (
+        f"This call's certificate belongs to node '{peer.common_name}', but its {what} names '{node_id}': start the "
+        "agent with the certificate of its own node."
+    )
 
 
 def _check(hello: wire.Hello) -> None:

@@ -1,0 +1,1 @@
+"""How hosts become members: tokens, signing, and which role may call what."""
