@@ -46,15 +46,20 @@ def info(cluster: Cluster, format_: str) -> None:
 @click.option("--role", type=click.Choice(["agent", "manager", "builder"]), default="agent", show_default=True)
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def check(role: str, format_: str) -> None:
-    """Find out whether this machine can be an agent or a manager, or build images; each fault says what to do."""
+    """Find out whether this machine can be an agent or a manager, or build images; each fault says what to do.
+
+    Exits with 0 when it can, also with warnings, and with 1 when something has to be done first.
+    """
     from pyswarm_cli.system.checks import run
 
     results = run(role)
     if format_ == "json":
-        click.echo(json.dumps([{"check": r.name, "ok": r.ok, "detail": r.detail} for r in results], indent=2))
+        found = [{"check": r.name, "ok": r.ok, "warning": r.warns and not r.ok, "detail": r.detail} for r in results]
+        click.echo(json.dumps(found, indent=2))
     else:
         for result in results:
-            click.echo(f"{'ok  ' if result.ok else 'FAIL'} {result.name}: {result.detail}")
-    failed = [result for result in results if not result.ok]
+            mark = "ok  " if result.ok else "warn" if result.warns else "FAIL"
+            click.echo(f"{mark} {result.name}: {result.detail}")
+    failed = [result for result in results if not result.ok and not result.warns]
     if failed:
         raise exits.Ended(exits.ERROR, f"{len(failed)} of {len(results)} checks failed; the lines above say what to do")

@@ -8,17 +8,18 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-_CLONE_NEWNET = 0x40000000
+from pyswarm_cli.system import environment
+from pyswarm_cli.system.result import Result
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    name: str
-    ok: bool
-    detail: str  # what was found, or what to do
+_NAMESPACES = {
+    "network namespaces": 0x40000000,
+    "mount namespaces": 0x00020000,
+    "pid namespaces": 0x20000000,
+    "uts namespaces": 0x04000000,
+    "ipc namespaces": 0x08000000,
+}
 
 
 def run(role: str) -> list[Result]:
@@ -138,15 +139,18 @@ def _foreign_forward_drop() -> Result:
     return Result(title, True, "no other table drops forwarded packets")
 
 
-def _keys() -> Result:
-    """Network namespaces, the base of all the rest; tried in a child, so that this process stays where it is."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0 else 1)
-    ok = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    return Result(
-        "network namespaces", ok, "yes" if ok else "refused; this may itself be a container without the right"
-    )
+def _namespace(flag: int, title: str) -> Callable[[], Result]:
+    """Tried in a child, so that this process stays where it is."""
+
+    def check() -> Result:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if ctypes.CDLL(None, use_errno=True).unshare(flag) == 0 else 1)
+        ok = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        why = "refused; this may itself be a container: give it the right (CAP_SYS_ADMIN), or use a host of its own"
+        return Result(title, ok, "yes" if ok else why)
+
+    return check
 
 
 _TOOLS = [
@@ -159,14 +163,17 @@ _TOOLS = [
 ]
 _CHECKS: dict[str, list[Callable[[], Result]]] = {
     "agent": [
-        *(_root, *_TOOLS, _cgroups, _overlay, _keys, _veth, _vxlan, _nat, _foreign_forward_drop),
+        *(_root, *_TOOLS, _cgroups, _overlay, _veth, _vxlan, _nat, _foreign_forward_drop),
+        *(_namespace(flag, title) for title, flag in _NAMESPACES.items()),
+        *environment.CHECKS,
         _port(4789, socket.SOCK_DGRAM, "UDP port 4789"),
         _port(9378, socket.SOCK_STREAM, "TCP port 9378"),
     ],
     "manager": [
         _tool("etcd", "etcd-server"),
-        _port(2377, socket.SOCK_STREAM, "TCP port 2377"),
+        *(_port(number, socket.SOCK_STREAM, f"TCP port {number}") for number in (2377, 2378, 2379, 2380)),
         _port(9377, socket.SOCK_STREAM, "TCP port 9377"),
+        environment.clock,
     ],
     "builder": [_root, _tool("buildah", "buildah"), _tool("unshare", "util-linux"), _overlay],
 }
