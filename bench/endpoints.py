@@ -22,6 +22,7 @@ from pyswarm_agent.network.derive import Memory, host_state
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_proxy.state import SourceChecks
 
 
 def service(number: int, generation: int = 0) -> ep.ServiceEndpoints:
@@ -56,7 +57,7 @@ async def scale(bed: Bed, services: int, changes: int) -> list[str]:
     await host.apply()
     load = time.perf_counter() - started
     started = time.perf_counter()
-    host_state(host.inputs(), Memory())
+    host_state(host.inputs(), Memory(), SourceChecks())
     derive = time.perf_counter() - started
     times = []
     for change in range(changes):

@@ -9,28 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 from pyswarm_proxy import counters, drain
 from pyswarm_proxy.counters import Count, Traffic
 from pyswarm_proxy.dataplane import NftDataplane
 from pyswarm_proxy.flows import Flows, Leftovers
-from pyswarm_proxy.state import HostState, Service, changed_services
+from pyswarm_proxy.state import HostState, LocalTask, Service, changed_services
 
 _NONE = Count(0, 0)
+
+
+class LinkFigures(Protocol):
+    """What the kernel counts of a task by itself."""
+
+    async def usage(self, task_ids: Collection[str]) -> Mapping[str, Traffic]:
+        """Bytes and resets so far; of a task whose link is gone, what they were at its end."""
+        ...
 
 
 class Balancer:
     """One for each network namespace. All methods may be called at the same time; changes are made one by one."""
 
-    def __init__(self, dataplane: NftDataplane | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, links: LinkFigures, dataplane: NftDataplane | None = None, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._links = links
         self._plane = dataplane or NftDataplane()
         self._now = now
         self._lock = asyncio.Lock()
         self._flows = Flows(self._gateway)
         self._reader: counters.Elements | None = None
         self._redirected: dict[tuple[str, str], float] = {}  # (task, address) → since when
-        self._resets_before: dict[str, int] = {}  # address → resets when its redirect came
+        self._resets_before: dict[str, int] = {}  # task → resets when its redirect came
         self._past: dict[str, Traffic] = {}  # service → of its tasks that are gone
 
     @property
@@ -42,30 +54,28 @@ class Balancer:
         """Errors: kernel.KernelRefused (retryable)."""
         async with self._lock:
             before = self._plane.state
-            self._remember_traffic(before, state)
+            await self._remember_traffic(before, state)
             await self._plane.apply(state)
             kept = {(r.task_id, r.address) for r in state.redirects}
             fresh = kept - self._redirected.keys()
             ended = {address for _, address in self._redirected.keys() - kept}
             at = self._now()
             self._redirected = {key: self._redirected.get(key, at) for key in kept}
-            self._note_resets({address for _, address in fresh}, ended)
+            await self._note_resets(kept)
             self._flows.clean(leftovers(before, state, {address for _, address in fresh}, ended))
 
-    def _note_resets(self, fresh: Collection[str], ended: Collection[str]) -> None:
-        for address in ended:
-            self._resets_before.pop(address, None)
-        if fresh:
-            counts = self._counts("resets")
-            self._resets_before |= {address: counts.get(address, _NONE).packets for address in fresh}
+    async def _note_resets(self, redirected: Collection[tuple[str, str]]) -> None:
+        tasks = {task_id for task_id, _ in redirected}
+        self._resets_before = {task: n for task, n in self._resets_before.items() if task in tasks}
+        if fresh := tasks - self._resets_before.keys():
+            usage = await self._links.usage(fresh)
+            self._resets_before |= {task: usage.get(task, Traffic()).resets for task in fresh}
 
-    def _remember_traffic(self, before: HostState | None, state: HostState) -> None:
+    async def _remember_traffic(self, before: HostState | None, state: HostState) -> None:
         """The counters of tasks that are about to lose them."""
         kept = {task.task_id for task in state.tasks}
         leaving = [task for task in before.tasks if task.task_id not in kept] if before is not None else []
-        if before is None or not leaving:
-            return
-        by_task = self._traffic(before)
+        by_task = await self._traffic(leaving)
         for task in leaving:
             self._past[task.service_id] = self._past.get(task.service_id, Traffic()) + by_task[task.task_id]
 
@@ -89,12 +99,12 @@ class Balancer:
 
     async def drain_figures(self, task_id: str, addresses: Collection[str]) -> drain.DrainFigures:
         since = [self._redirected[key] for key in ((task_id, a) for a in addresses) if key in self._redirected]
-        late, resets = self._counts("late"), self._counts("resets")
+        late, usage = self._counts("late"), await self._links.usage([task_id])
         return drain.DrainFigures(
             redirected_at=max(since, default=0.0),
             late_connections=sum(late.get(a, _NONE).packets for a in addresses),
             open_connections=await self.open_connections(*addresses),
-            resets=sum(max(0, resets.get(a, _NONE).packets - self._resets_before.get(a, 0)) for a in addresses),
+            resets=max(0, usage.get(task_id, Traffic()).resets - self._resets_before.get(task_id, 0)),
         )
 
     async def release(self, addresses: Collection[str]) -> None:
@@ -105,20 +115,23 @@ class Balancer:
     async def counters(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
         """(by local task, by service), the latter with the tasks that are gone."""
         state = self._plane.state
-        by_task = self._traffic(state) if state is not None else {}
+        tasks = state.tasks if state is not None else ()
+        by_task = await self._traffic(tasks)
         by_service = dict(self._past)
-        for task in state.tasks if state is not None else ():
+        for task in tasks:
             by_service[task.service_id] = by_service.get(task.service_id, Traffic()) + by_task[task.task_id]
         return by_task, by_service
 
-    def _traffic(self, state: HostState) -> dict[str, Traffic]:
-        sets = {name: self._counts(name) for name in ("accepted", "received", "sent", "resets")}
-        found: dict[str, Traffic] = {}
-        for task in state.tasks:
-            found[task.task_id] = Traffic()
-            for address in task.addresses:
-                found[task.task_id] += counters.traffic(address, sets)
-        return found
+    async def _traffic(self, tasks: Collection[LocalTask]) -> dict[str, Traffic]:
+        if not tasks:
+            return {}
+        accepted = self._counts("accepted")
+        usage = await self._links.usage([task.task_id for task in tasks])
+        return {
+            task.task_id: usage.get(task.task_id, Traffic())
+            + Traffic(connections=sum(accepted.get(address, _NONE).packets for address in task.addresses))
+            for task in tasks
+        }
 
     async def close(self) -> None:
         """The kernel keeps everything."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from pyswarm_proxy import counters, elements, ruleset
 from pyswarm_proxy.diff import Table
 from pyswarm_proxy.kernel import LARGE, KernelRefused, Nft
-from pyswarm_proxy.state import HostState, changed_services
+from pyswarm_proxy.state import HostState, SourceChecks, changed_services
 from pyswarm_proxy.watch import TableWatch
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class NftDataplane:
 
     def __init__(self, nft: Nft | None = None) -> None:
         self._nft = nft or Nft()
-        self._table = Table()
+        self._table = Table("", SourceChecks())
         self._state: HostState | None = None
         self._loaded = False
         self._egress_loaded = False
@@ -58,10 +58,12 @@ class NftDataplane:
 
     async def apply(self, state: HostState) -> None:
         before = self._state
-        if before is None or before.gateway != state.gateway:
-            self._loaded = False
         if before is None or (before.segments, before.peers) != (state.segments, state.peers):
             self._egress_loaded = False
+        if before is None or (before.gateway, before.checks) != (state.gateway, state.checks):
+            self._loaded = False
+            self._table = Table(state.gateway, state.checks)
+            before = None
         self._update_groups(before, state)
         self._state = state
         await self._write()
@@ -89,8 +91,10 @@ class NftDataplane:
             batch = self._table.batch()
             if not batch:
                 return
+            self._loaded = False  # until it is known to be done: a cancelled change may be in the kernel or not
             try:
                 await self._change(batch)
+                self._loaded = True
                 return
             except KernelRefused as e:
                 log.warning("balancer batch refused, loading the whole reason=%s", e)
@@ -113,22 +117,22 @@ class NftDataplane:
         watch.pause()
         try:
             self._loaded = False
-            await self._load_table(self._state.gateway)
+            await self._load_table()
             self._loaded = True
             self.reloads += 1
             self._handles = self._read_handles()
         finally:
             watch.listen()
 
-    async def _load_table(self, gateway: str) -> None:
+    async def _load_table(self) -> None:
         there = self._read_handles()[0] != 0
         if there:
             try:
-                await self._nft.load(self._table.whole(gateway, anew=False, recount=self.reloads == 0))
+                await self._nft.load(self._table.whole(anew=False, recount=self.reloads == 0))
                 return
             except KernelRefused as e:
                 log.warning("balancer table is not as we make it, making it anew reason=%s", e)
-        await self._nft.load(self._table.whole(gateway, anew=True))
+        await self._nft.load(self._table.whole(anew=True))
 
     async def _load_egress(self) -> None:
         assert self._state is not None
@@ -178,7 +182,7 @@ class NftDataplane:
     async def purge(self) -> None:
         watch = self._start_watch()
         watch.pause()
-        self._state, self._table = None, Table()
+        self._state, self._table = None, Table("", SourceChecks())
         self._loaded = self._egress_loaded = False
         await self._nft.load(
             "".join(f"add table {t}\ndelete table {t}\n" for t in (ruleset.TABLE, ruleset.EGRESS_TABLE))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from pyswarm_proxy import ruleset
 from pyswarm_proxy.elements import Elements, Key, chains_in
+from pyswarm_proxy.state import SourceChecks
 
 _TABLE = ruleset.TABLE
 
@@ -18,14 +19,16 @@ _TABLE = ruleset.TABLE
 class Table:
     """Elements by group. `replace` changes what is wanted; `batch` says it in nft's language, and takes it as done."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway: str, checks: SourceChecks) -> None:
+        self._gateway = gateway
+        self._checks = checks
         self._groups: dict[str, Elements] = {}
         self._rivals: dict[Key, set[str]] = {}  # groups that want a key, where there is more than one
         self._owner: dict[Key, str] = {}
         self._chains: set[str] = set()
         self._before: dict[Key, str | None] = {}  # touched keys → their value in the kernel
-        self._tombs = 0
-        self._graves = False
+        self._count = dict.fromkeys(ruleset.ON_DEMAND, 0)  # elements of the sets that need a chain of their own
+        self._there: set[str] = set()  # sets whose chain is in the kernel
 
     def __contains__(self, group: str) -> bool:
         return group in self._groups
@@ -64,8 +67,8 @@ class Table:
         owner = self._owner.get(key)
         if owner is None:
             self._owner[key] = group
-            if key[0] == "tombs":
-                self._tombs += 1
+            if key[0] in self._count:
+                self._count[key[0]] += 1
         elif owner != group:
             self._rivals.setdefault(key, {owner}).add(group)
             self._owner[key] = min(owner, group)
@@ -74,8 +77,8 @@ class Table:
         rivals = self._rivals.get(key)
         if rivals is None:
             del self._owner[key]
-            if key[0] == "tombs":
-                self._tombs -= 1
+            if key[0] in self._count:
+                self._count[key[0]] -= 1
             return
         rivals.discard(group)
         self._owner[key] = min(rivals)
@@ -104,11 +107,14 @@ class Table:
         for name in sorted(self._networks_left(gone)):
             self._chains.discard(name)
             parts += [f"flush chain {_TABLE} {name}", f"delete chain {_TABLE} {name}"]
-        if self._graves and not self._tombs:
-            parts.append(f"delete chain {_TABLE} graves")
-        elif self._tombs and not self._graves:
-            parts += ruleset.GRAVES.splitlines()
-        self._graves = self._tombs > 0
+        for set_name, count in self._count.items():
+            chain, statements = ruleset.on_demand(set_name, self._gateway)
+            if count and set_name not in self._there:
+                parts += statements
+                self._there.add(set_name)
+            elif not count and set_name in self._there:
+                parts += [f"flush chain {_TABLE} {chain}", f"delete chain {_TABLE} {chain}"]
+                self._there.discard(set_name)
         return "; ".join(parts)
 
     def _networks_left(self, gone: Mapping[str, object]) -> set[str]:
@@ -118,7 +124,7 @@ class Table:
         used = chains_in(value for key, value in self.elements().items() if key[0] in ("same", "inside"))
         return {name for name in self._chains if "_" in name} - used
 
-    def whole(self, gateway: str, *, anew: bool, recount: bool = True) -> str:
+    def whole(self, *, anew: bool, recount: bool = True) -> str:
         """All of the table, in place of what is there, as one transaction for `nft -f`.
 
         `anew=False` empties the table that is there and fills it again, which no connection notices; it is refused when
@@ -129,8 +135,7 @@ class Table:
         self._before.clear()
         elements = self.elements()
         self._chains = chains_in(elements.values())
-        self._graves = self._tombs > 0
-        base = ruleset.base(gateway)
+        base = ruleset.base(self._gateway, self._checks)
         lines = [f"add table {_TABLE}"]
         if anew:
             lines += [f"delete table {_TABLE}", f"add table {_TABLE}"]
@@ -148,7 +153,10 @@ class Table:
             # a statement of 50,000 elements is slower to parse than fifty of a thousand
             for at in range(0, len(keys), 1000):
                 lines.append(f"add element {_TABLE} {name} {{ {', '.join(keys[at : at + 1000])} }}")
-        lines += ruleset.GRAVES.splitlines()
-        if not self._graves:
-            lines.append(f"delete chain {_TABLE} graves")
+        for set_name, count in self._count.items():
+            chain, statements = ruleset.on_demand(set_name, self._gateway)
+            lines += statements
+            if not count:
+                lines.append(f"delete chain {_TABLE} {chain}")
+        self._there = {set_name for set_name, count in self._count.items() if count}
         return "\n".join(lines) + "\n"

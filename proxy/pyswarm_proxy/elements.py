@@ -68,8 +68,7 @@ def redirect_elements(redirect: Redirect) -> Elements:
 def task_elements(task: LocalTask) -> Elements:
     out: Elements = {}
     for address in task.addresses:
-        for name in ("accepted", "received", "sent", "resets"):
-            out[name, address] = ""
+        out["accepted", address] = ""
         for other in task.addresses:
             out["selves", f"{address} . {other}"] = ""
     return out

@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pyswarm_proxy.state import (
-    DEVICE_PREFIX,
-    LINK_PREFIX,
+    LINK_GROUP,
     MARK_MASK,
     MARK_OWN_CLIENT,
     MARK_REPLY,
     MARK_SOURCE,
+    PEER_GROUP,
     RETURN_GATEWAY,
     Peer,
     Segment,
+    SourceChecks,
 )
 
 TABLE = "ip pyswarm"
@@ -34,16 +35,22 @@ AFFINITY_SEED = 0x79
 # client a retransmission, not a refused connection. After it, a closed port is as closed as anywhere.
 LISTENING_SECONDS = 3
 
-_PEER = f'"{DEVICE_PREFIX}*"'
-_LINK = f'"{LINK_PREFIX}*"'
+# How many owners in a row may redirect one flow. Each passes it on with a TTL lower by one; 5 and less is dropped.
+PASSED_ON = 5
+
+# Devices are matched by their group, a number, and not by their name: it is three times as fast, and on every packet.
+_LINK = f"{LINK_GROUP:#x}"
+_PEER = f"{PEER_GROUP:#x}"
 _OURS = f"{{ {_LINK}, {_PEER} }}"
-_IS_REPLY = f"ct direction reply ct mark & {MARK_MASK:#x} == {MARK_REPLY:#x}"
+_IS_MARKED = f"ct mark & {MARK_MASK:#x} == {MARK_REPLY:#x}"
 # (number and owner; the flag that the client is this host does not belong into a packet's mark)
 _RESTORE = f"meta mark set ct mark & {MARK_MASK | 0xFFFF:#x}"
 
 
-def base(gateway: str) -> str:
+def base(gateway: str, checks: SourceChecks) -> str:
     """The whole of table `ip pyswarm` without elements. `gateway`: the host end of every task's link."""
+    source = f"meta mark set {MARK_SOURCE:#x}" if checks.mark_peers else ""
+    spoofed = f"iifgroup {_LINK} fib saddr . iif oif 0 drop" if checks.tasks else ""
     return f"""table {TABLE} {{
  ct timeout brief {{ protocol tcp; l3proto ip; policy = {{ time_wait : 10 }}; }}
 
@@ -71,34 +78,38 @@ def base(gateway: str) -> str:
 
  set selves {{ typeof ip saddr . ip daddr; }}
  set accepted {{ typeof ip daddr; counter; }}
- set received {{ typeof ip daddr; counter; }}
- set sent {{ typeof ip saddr; counter; }}
- set resets {{ typeof ip saddr; counter; }}
  set listening {{ typeof ip saddr . tcp sport; size 65535; flags dynamic,timeout; timeout {LISTENING_SECONDS}s; }}
 
  chain refuse {{
   meta l4proto tcp reject with tcp reset
   reject with icmp port-unreachable
  }}
+ chain forbid {{
+  reject with icmp admin-prohibited
+ }}
 
- # Forged sources; 127/8, which route_localnet would let in; and frames of nobody's.
+ # A flow is one of its entry host: the same client by two of them is two. Frames of nobody's are dropped.
  chain raw {{
   type filter hook prerouting priority raw;
-  iifname {_LINK} goto raw_link
-  iifname {_PEER} goto raw_peer
-  udp dport {VXLAN_PORT} ip saddr @nodes fib daddr type local notrack
- }}
- chain raw_link {{
-  ip daddr 127.0.0.0/8 drop
-  fib saddr . iif oif 0 drop
+  iifgroup {_PEER} goto raw_peer
+  {spoofed}
+  meta l4proto udp goto raw_udp
  }}
  chain raw_peer {{
-  ip daddr 127.0.0.0/8 drop
-  ip saddr 127.0.0.0/8 drop
   ct original zone set ether saddr map @zones accept
   drop
  }}
- # The outer packets of the overlay: tracking them would tell nothing and costs on each one.
+ # The outer packets of the overlay: tracking them would tell nothing and costs on each one. And a datagram that fits
+ # the underlay but not the overlay may be split: its sender would only learn of it by losing the first one. (Senders
+ # give what they forbid to split no number of its own; the pieces need one.)
+ chain raw_udp {{
+  udp dport {VXLAN_PORT} ip saddr @nodes fib daddr type local notrack accept
+  ip frag-off & 0x4000 == 0 accept
+  ip length <= 1280 accept
+  fib daddr type != local accept
+  ip id set numgen random mod 65536
+  ip frag-off set 0
+ }}
  chain raw_out {{
   type filter hook output priority raw;
   udp dport {VXLAN_PORT} ip daddr @nodes notrack
@@ -106,48 +117,40 @@ def base(gateway: str) -> str:
 
  chain mangle {{
   type filter hook prerouting priority mangle;
-  {_IS_REPLY} goto reply
-  iifname {_PEER} goto mangle_peer
-  iifname {_LINK} ct state new ct timeout set "brief"
-  meta l4proto udp ip frag-off & 0x4000 != 0 ip length > 1280 fib daddr type local goto may_be_split
- }}
- # A datagram that fits the underlay but not the overlay: its sender would only learn of it by losing the first one.
- # (Senders give what they forbid to split no number of its own; the pieces need one.)
- chain may_be_split {{
-  ip id set numgen random mod 65536
-  ip frag-off set 0
- }}
- chain mangle_peer {{
+  {_IS_MARKED} goto marked
   ct state new goto mangle_new
-  meta mark set {MARK_SOURCE:#x}
+ }}
+ chain marked {{
+  ct direction reply goto reply
+  {source}
+ }}
+ chain mangle_new {{
+  iifgroup {_LINK} ct timeout set "brief"
+  iifgroup {_PEER} goto mangle_peer
  }}
  # Every new flow from a peer, whoever the client is: a reply must pass the host that changed its addresses.
- chain mangle_new {{
+ chain mangle_peer {{
   ct timeout set "brief"
   ct mark set ether saddr map @marks
   fib saddr type local ct mark set ct mark | {MARK_OWN_CLIENT:#x}
-  meta mark set {MARK_SOURCE:#x}
+  {source}
  }}
  chain reply {{
   {_RESTORE}
-  # The client is this host, by way of another: its own address would keep the reply here.
+  # The client is this host, by way of another: its own address would keep the reply here. It gets it back further on.
   ct mark & {MARK_OWN_CLIENT:#x} != 0 ip daddr set {RETURN_GATEWAY}
  }}
  chain mangle_out {{
   type route hook output priority mangle;
-  {_IS_REPLY} goto reply
- }}
- chain mangle_post {{
-  type filter hook postrouting priority mangle;
-  meta mark & {MARK_MASK:#x} == {MARK_REPLY:#x} ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
+  {_IS_MARKED} ct direction reply goto reply
  }}
 
  chain nat_pre {{
   type nat hook prerouting priority dstnat;
-  iifname {_OURS} ip daddr vmap @leaving
-  iifname {_LINK} ip daddr vmap @vips
+  iifgroup {_OURS} ip daddr vmap @leaving
+  iifgroup {_LINK} ip daddr vmap @vips
   fib daddr type local meta l4proto . th dport vmap @ports
-  iifname {_LINK} ip daddr @nodes meta l4proto . th dport vmap @ports
+  iifgroup {_LINK} ip daddr @nodes meta l4proto . th dport vmap @ports
  }}
  chain nat_out {{
   type nat hook output priority -100;
@@ -155,38 +158,43 @@ def base(gateway: str) -> str:
   ip daddr vmap @vips
   fib daddr type local meta l4proto . th dport vmap @ports
  }}
+ # Like all nat chains it sees the first packet of a flow alone. The agent's own probes do not count.
  chain nat_post {{
   type nat hook postrouting priority srcnat;
-  ip saddr @ranges oifname != {_OURS} oifname != "lo" masquerade
+  ip saddr != {gateway} meta l4proto tcp ip daddr @shut drop
+  ip saddr != {gateway} ip daddr @accepted
+  ip saddr @ranges oifgroup != {_OURS} oifname != "lo" masquerade
   ct status & dnat == 0 accept
-  ip saddr 127.0.0.0/8 oifname {_PEER} snat to oifname map @sources
-  ip saddr 127.0.0.0/8 oifname {_LINK} snat to {gateway}
+  ip saddr 127.0.0.0/8 oifgroup {_PEER} snat to oifname map @sources
+  ip saddr 127.0.0.0/8 oifgroup {_LINK} snat to {gateway}
   ip saddr . ip daddr @selves snat to {gateway}
  }}
 
  chain forward {{
   type filter hook forward priority filter;
-  iifname {_LINK} tcp flags & (syn | rst) != 0 jump signals
-  ct state established,related goto known
-  iifname {_OURS} ct state invalid drop
-  oifname {_OURS} ct state invalid drop
+  ct status & assured != 0 goto known
+  ct state established,related goto young
+  iifgroup {_OURS} ct state invalid drop
+  oifgroup {_OURS} ct state invalid drop
   ip daddr @closed goto refuse
   meta l4proto tcp ip daddr @shut drop
-  iifname {_LINK} goto from_task
-  iifname {_PEER} goto from_peer
-  oifname {_OURS} ct status & dnat == 0 drop
+  iifgroup {_LINK} goto from_task
+  iifgroup {_PEER} goto from_peer
+  oifgroup {_OURS} ct status & dnat == 0 drop
  }}
  chain known {{
-  oifname {_LINK} ip daddr @received accept
-  iifname {_LINK} ip saddr @sent accept
+  oifgroup {_PEER} ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
   accept
  }}
- chain signals {{
-  tcp flags & (syn | ack | rst) == (syn | ack) update @listening {{ ip saddr . tcp sport }} return
-  tcp flags & rst == 0 return
-  ct direction reply ct status & assured == 0 ip saddr @tombs drop
-  ct direction reply ct status & assured == 0 ip saddr . tcp sport @listening drop
-  ip saddr @resets
+ # Until data has passed both ways.
+ chain young {{
+  iifgroup {_LINK} tcp flags & (syn | ack | rst) == (syn | ack) update @listening {{ ip saddr . tcp sport }}
+  iifgroup {_LINK} tcp flags & rst != 0 ct direction reply jump refusal
+  goto known
+ }}
+ chain refusal {{
+  ip saddr @tombs drop
+  ip saddr . tcp sport @listening drop
  }}
  chain from_task {{
   ip saddr vmap @same
@@ -195,60 +203,64 @@ def base(gateway: str) -> str:
   ip daddr @nodes goto forbid
  }}
  chain from_peer {{
-  # Two owners that redirect to each other: the second round ends.
-  oifname {_PEER} ct status & dnat != 0 ip ttl set 5
+  ip saddr 127.0.0.0/8 drop
+  # Owners that redirect to each other would do so for ever. A flow may be passed on a few times, though: where several
+  # tasks leave one after the other, each owner knows of the later ones a little later.
+  oifgroup {_PEER} ct status & dnat != 0 ip ttl > {PASSED_ON + 5} ip ttl set {PASSED_ON + 5}
   iifname vmap @inside
   drop
- }}
- chain forbid {{
-  reject with icmp admin-prohibited
  }}
 
  chain input {{
   type filter hook input priority filter;
   udp dport {VXLAN_PORT} goto input_vxlan
-  iifname {_OURS} goto input_ours
-  ct state new meta l4proto . th dport @refused goto refuse
+  ct state established,related accept
+  iifgroup {_OURS} goto input_ours
+  meta l4proto . th dport @refused goto refuse
  }}
  chain input_vxlan {{
-  iifname != {_OURS} ip saddr @nodes accept
-  iifname {_OURS} goto forbid
+  iifgroup {_OURS} goto forbid
+  ip saddr @nodes accept
   @th,96,24 @vnis drop
  }}
+ # 127/8, which route_localnet lets in, ends here too.
  chain input_ours {{
-  ct state established,related accept
-  iifname {_LINK} ip daddr {gateway} udp dport 53 accept
-  iifname {_LINK} ip daddr {gateway} tcp dport 53 accept
+  iifgroup {_LINK} ip daddr {gateway} udp dport 53 accept
+  iifgroup {_LINK} ip daddr {gateway} tcp dport 53 accept
   icmp type echo-request accept
   meta l4proto . th dport @refused goto refuse
-  iifname {_LINK} goto forbid
+  iifgroup {_LINK} goto forbid
   drop
  }}
  chain output {{
   type filter hook output priority filter;
+  ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
   ct state != new accept
-  ip daddr @vipranges goto refuse
   ip saddr {gateway} accept
+  ip daddr @vipranges goto refuse
   ip daddr @closed goto refuse
-  meta l4proto tcp ip daddr @shut drop
- }}
- # What a task is given, and what reaches it though its owner has said that it leaves: after everything else, so that
- # nothing is missed. The agent's own probes do not count.
- chain last {{
-  type filter hook postrouting priority 300;
-  ct state != new accept
-  ct original ip saddr {gateway} accept
-  ip daddr @accepted
-  meta l4proto tcp ip daddr @late
  }}
 }}
 """
 
 
-# Only there while there are graves: it would cost every packet a look-up.
+# Chains that are there only while a set has elements: they would cost every packet a look-up.
+# What is established with a task that died is reset, for nobody else would.
 GRAVES = f"""add chain {TABLE} graves {{ type filter hook prerouting priority -50; }}
 add rule {TABLE} graves ip daddr @tombs ct state established,new meta l4proto tcp reject with tcp reset
 """
+# What reaches a task though its owner has said that it leaves: after everything else, so that nothing is missed.
+DOOR = f"""add chain {TABLE} door {{ type filter hook postrouting priority 300; }}
+add rule {TABLE} door ct state != new accept
+add rule {TABLE} door meta l4proto tcp ct original ip saddr != GATEWAY ip daddr @late
+"""
+ON_DEMAND = {"tombs": ("graves", GRAVES), "late": ("door", DOOR)}
+
+
+def on_demand(set_name: str, gateway: str) -> tuple[str, list[str]]:
+    """(the chain that the set needs while it has elements, the statements that make it)."""
+    name, text = ON_DEMAND[set_name]
+    return name, text.replace("GATEWAY", gateway).splitlines()
 
 
 def containers(text: str, *, counted: bool) -> list[tuple[str, str]]:

@@ -8,6 +8,9 @@ from enum import Enum
 
 DEVICE_PREFIX = "psx"  # VXLAN devices, psx<vni>
 LINK_PREFIX = "psc"  # host ends of the tasks' links
+# Their device groups (`ip link show group`), by which the rules know them; "ps" and a number.
+LINK_GROUP = 0x70730001
+PEER_GROUP = 0x70730002
 
 # Where a marked reply is routed to: no host has this address, and the MAC is replaced by the entry host's on the way
 # out.
@@ -134,12 +137,27 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceChecks:
+    """What the ruleset must do about the kernel's own checks of packets' sources (rp_filter).
+
+    `mark_peers`: packets from peers get a mark by which the kernel looks where their reply will go, or it would drop
+    those of clients beyond the overlay. `tasks`: the kernel does not see to it that a task sends from its own address.
+    `by_mark`: it looks where a packet's mark leads, and the mark of a task's reply leads away from the task.
+    """
+
+    mark_peers: bool = False
+    tasks: bool = True
+    by_mark: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """Services are compared by identity: hand the same object over again when nothing in it has changed."""
 
     number: int  # this node's
     address: str  # this node's, underlay
     gateway: str  # the host end of every link: 169.254.1.1, where DNS answers
+    checks: SourceChecks = SourceChecks()
     peers: tuple[Peer, ...] = ()
     segments: tuple[Segment, ...] = ()
     services: Mapping[str, Service] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pyswarm_agent.network.inputs import GATEWAY, NetworkInputs
 from pyswarm_agent.network.overlay import (
+    MAIN_TABLE,
     RULE_PRIORITY,
     TABLE_BASE,
     Address,
@@ -43,6 +44,7 @@ from pyswarm_proxy.state import (
     Redirect,
     Segment,
     Service,
+    SourceChecks,
     Vip,
     vtep_mac,
 )
@@ -76,7 +78,7 @@ def own_node(inputs: NetworkInputs) -> wire.NodeAddress:
     raise PreconditionFailed("the managers have not told yet which address this node has; its network waits for that")
 
 
-def host_state(inputs: NetworkInputs, memory: Memory) -> HostState:
+def host_state(inputs: NetworkInputs, memory: Memory, checks: SourceChecks) -> HostState:
     """Raises PreconditionFailed."""
     node = own_node(inputs)
     unfit = unfit_tasks(inputs)
@@ -85,6 +87,7 @@ def host_state(inputs: NetworkInputs, memory: Memory) -> HostState:
         number=inputs.node_number,
         address=node.address,
         gateway=GATEWAY,
+        checks=checks,
         peers=_peers(inputs),
         segments=_segments(inputs, node.address),
         services=services,
@@ -295,8 +298,8 @@ def _local_tasks(inputs: NetworkInputs) -> tuple[LocalTask, ...]:
     return tuple(sorted(found, key=lambda t: t.task_id))
 
 
-def overlay(inputs: NetworkInputs, *, mtu: int, strict: bool) -> Overlay:
-    """Without the tasks' own routes. `mtu`: of the overlay. `strict`: this host checks reverse paths on all devices.
+def overlay(inputs: NetworkInputs, *, mtu: int, checks: SourceChecks) -> Overlay:
+    """Without the tasks' own routes. `mtu`: of the overlay.
 
     Raises PreconditionFailed."""
     node = own_node(inputs)
@@ -307,16 +310,14 @@ def overlay(inputs: NetworkInputs, *, mtu: int, strict: bool) -> Overlay:
     for segment in _segments(inputs, node.address):
         network = inputs.networks[segment.network_id]
         name, table = segment.device, TABLE_BASE | segment.vni
-        rp_filter = 2 if strict else 0
+        rp_filter = 2 if checks.mark_peers else 0
         devices.add(Device(name, segment.vni, node.address, vtep_mac(inputs.node_number), mtu, rp_filter))
         neighbours.add(Neighbour(name, RETURN_GATEWAY, RETURN_MAC))
         forwards |= {Forward(name, peer.mac, peer.address) for peer in peers}
         routes.add(Route(segment.subnet))
         routes.add(Route(segment.vip_range, device=name, source=segment.source))
         routes.add(Route("0.0.0.0/0", device=name, gateway=RETURN_GATEWAY, table=table))
-        rules.add(Rule(RULE_PRIORITY, segment.subnet, MARK_REPLY, MARK_MASK, table))
-        if strict:
-            rules.add(Rule(RULE_PRIORITY + 1, segment.subnet, MARK_SOURCE, MARK_MASK, table, incoming="lo"))
+        rules |= _rules(segment.subnet, name, table, checks)
         for block in network.blocks:
             if block.node_id == inputs.node_id:
                 addresses.add(Address(name, first_address(block.cidr)))
@@ -332,3 +333,15 @@ def overlay(inputs: NetworkInputs, *, mtu: int, strict: bool) -> Overlay:
         frozenset(routes),
         frozenset(rules),
     )
+
+
+def _rules(subnet: str, device: str, table: int, checks: SourceChecks) -> set[Rule]:
+    """Marked replies go back by way of their entry host. The others are for reverse-path checks, which look up the way
+    from a packet's destination back to its source, as if it had come in by the device that it will leave by."""
+    rules = {Rule(RULE_PRIORITY, subnet, MARK_REPLY, MARK_MASK, table)}
+    if checks.mark_peers:  # whatever came from a peer, its reply would leave by the overlay
+        inside = Rule(RULE_PRIORITY + 1, subnet, MARK_SOURCE, MARK_MASK, MAIN_TABLE, destination=subnet)
+        rules |= {inside, Rule(RULE_PRIORITY + 2, subnet, MARK_SOURCE, MARK_MASK, table)}
+    if checks.by_mark:  # where a task's own packets come from is not where their marks lead
+        rules.add(Rule(RULE_PRIORITY - 1, subnet, MARK_REPLY, MARK_MASK, MAIN_TABLE, device, subnet))
+    return rules

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from pyswarm_agent.network import links, rtnl
+from pyswarm_agent.network.checks import source_checks
 from pyswarm_agent.network.overlay import VXLAN_OVERHEAD, Device, Overlay, Route, steps
 from pyswarm_agent.network.watch import KernelWatch
 from pyswarm_core.errors import PyswarmError
-from pyswarm_proxy.state import DEVICE_PREFIX, LINK_PREFIX
+from pyswarm_proxy.state import DEVICE_PREFIX, LINK_PREFIX, PEER_GROUP, SourceChecks
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,10 +39,10 @@ class HostFailure(PyswarmError):
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """`present`: the node's address is one of this host's. `strict`: the host checks reverse paths on all devices."""
+    """`present`: the node's address is one of this host's."""
 
     mtu: int
-    strict: bool
+    checks: SourceChecks
     present: bool
 
 
@@ -133,7 +134,7 @@ class HostNetwork:
         found, there = rtnl.found(kernel, self._gateway)
         index = rtnl.index_of(there)
         complete = with_tasks(wanted, index)
-        done = 0
+        done = _mend_links(kernel, there)
         for step in steps(found, complete, remove=remove):
             done += 1
             if not step.add and getattr(step.thing, "device", "") not in {"", *index}:
@@ -159,15 +160,15 @@ class HostNetwork:
             raise KeyError(f"the device {device.name} vanished while it was set up")
         index[device.name] = link.index
         kernel.do(rtnl.no_ipv6(link.index), ignore=(95, 97))  # EOPNOTSUPP, EAFNOSUPPORT: a kernel without IPv6
-        kernel.do(rtnl.set_up(link.index, rtnl.DEVICE_CONF | {"rp_filter": device.rp_filter}, mtu=device.mtu))
+        conf = rtnl.DEVICE_CONF | {"rp_filter": device.rp_filter}
+        kernel.do(rtnl.set_up(link.index, conf, group=PEER_GROUP, mtu=device.mtu))
 
     def _underlay(self, address: str) -> Underlay:
         kernel = self._kernel()
         by_index = {link.index: link for link in kernel.links()}
         self._underlay_index = next((i for i, local, _ in kernel.addresses() if local == address), 0)
         mtu = by_index[self._underlay_index].mtu if self._underlay_index in by_index else 0
-        strict = _read("conf/all/rp_filter") not in ("", "0")
-        return Underlay(min(mtu or ETHERNET_MTU, 65535), strict, mtu > 0)
+        return Underlay(min(mtu or ETHERNET_MTU, 65535), source_checks(), mtu > 0)
 
     async def purge(self) -> None:
         """Removes all that is ours: rules, routes, devices, the tasks' links, the address on lo."""
@@ -216,6 +217,15 @@ def stale(before: Overlay, wanted: Overlay) -> bool:
 
 def overlay_mtu(underlay: Underlay) -> int:
     return underlay.mtu - VXLAN_OVERHEAD
+
+
+def _mend_links(kernel: rtnl.Rtnl, there: Sequence[rtnl.Link]) -> int:
+    """The settings of the tasks' links. (systemd gives new devices its own rp_filter a moment after they appear.)"""
+    wrong = [link for link in there if link.name.startswith(LINK_PREFIX) and not links.is_right(link)]
+    for link in wrong:
+        log.info("network change settings of link=%s", link.name)
+        kernel.do(links.settings(link.index), ignore=rtnl.REMOVE_IGNORES)
+    return len(wrong)
 
 
 def _read(name: str) -> str:

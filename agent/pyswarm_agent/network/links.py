@@ -10,15 +10,17 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pyswarm_agent.network import namespaces, rtnl
 from pyswarm_agent.network.inputs import GATEWAY
 from pyswarm_agent.network.overlay import Address, Neighbour, Route
 from pyswarm_core.errors import InvalidInput, PyswarmError
+from pyswarm_proxy.counters import Traffic
 from pyswarm_proxy.netlink import wire
-from pyswarm_proxy.state import LINK_PREFIX
+from pyswarm_proxy.netlink.wire import Request
+from pyswarm_proxy.state import LINK_GROUP, LINK_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class TaskLinks:
         self._folder = folder
         self._mtu = mtu
         self._subnet_of = subnet_of
+        self._last: dict[str, Traffic] = {}  # of links that are gone
 
     def path(self, task_id: str) -> Path:
         return self._folder / task_id
@@ -86,6 +89,28 @@ class TaskLinks:
     async def attached(self) -> Sequence[str]:
         """Task ids that have a namespace or veth here, for the clean-up after a crash."""
         return await namespaces.in_own_thread(self._attached)
+
+    async def usage(self, task_ids: Collection[str]) -> Mapping[str, Traffic]:
+        """Bytes that passed each task's link, and resets that it sent; of a link that is gone, what they were then."""
+        wanted = list(task_ids)
+        return await namespaces.in_own_thread(lambda: self._usage(wanted)) if wanted else {}
+
+    def forget_usage(self, kept: Collection[str]) -> None:
+        """Of links that are gone, all but these tasks'."""
+        self._last = {task_id: traffic for task_id, traffic in self._last.items() if task_id in kept}
+
+    def _usage(self, task_ids: Sequence[str]) -> dict[str, Traffic]:
+        with rtnl.Rtnl() as host:
+            links = {task_id: host.link(host_end(task_id)) for task_id in task_ids}
+        found: dict[str, Traffic] = {}
+        for task_id, link in links.items():
+            if link is None or not namespaces.is_pinned(self.path(task_id)):
+                found[task_id] = self._last.get(task_id, Traffic())
+                continue
+            namespaces.enter(self.path(task_id))
+            # the host receives what the task sends
+            found[task_id] = Traffic(bytes_in=link.sent, bytes_out=link.received, resets=_resets_sent())
+        return found
 
     def _attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
         path, name = self.path(task_id), host_end(task_id)
@@ -144,13 +169,15 @@ class TaskLinks:
         if link is None:
             raise wire.NetlinkError(errno.ENODEV, "the host's end of the link is missing")
         host.do(rtnl.no_ipv6(link.index), ignore=(errno.EAFNOSUPPORT, errno.EOPNOTSUPP))
-        requests = [rtnl.set_up(link.index, rtnl.LINK_CONF)]
+        requests = [settings(link.index)]
         for thing in host_side(name, addresses):
             requests += rtnl.request(thing, {name: link.index}, add=True)
         host.do(*requests, ignore=rtnl.ADD_IGNORES)
 
     def _detach(self, task_id: str) -> None:
-        with rtnl.Rtnl() as host:
+        with rtnl.Rtnl() as host:  # opened first: reading the usage takes this thread into the task's namespace
+            if host.link(host_end(task_id)) is not None:
+                self._last |= self._usage([task_id])
             self._remove(host, self.path(task_id), host_end(task_id))
 
     @staticmethod
@@ -167,10 +194,25 @@ class TaskLinks:
         return sorted(found)
 
 
+def settings(index: int) -> Request:
+    return rtnl.set_up(index, rtnl.LINK_CONF, group=LINK_GROUP)
+
+
+def is_right(link: rtnl.Link) -> bool:
+    conf = rtnl.LINK_CONF
+    return link.up and link.group == LINK_GROUP and all(link.conf.get(k, v) == v for k, v in conf.items())
+
+
 def host_side(name: str, addresses: Sequence[str]) -> list[Route | Neighbour]:
     """What the host needs to reach a task by its device."""
     things: list[Route | Neighbour] = [Route(f"{address}/32", device=name) for address in addresses]
     return things + [Neighbour(name, address, container_mac(addresses[0])) for address in addresses]
+
+
+def _resets_sent() -> int:
+    """By the TCP of the calling thread's namespace."""
+    lines = [line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines() if line[:4] == "Tcp:"]
+    return int(dict(zip(*lines, strict=True)).get("OutRsts", 0)) if len(lines) == 2 else 0
 
 
 def _write_sysctls(sysctls: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyswarm_agent.network import derive, namespaces
+from pyswarm_agent.network.checks import source_checks
 from pyswarm_agent.network.host import ETHERNET_MTU, HostNetwork, Underlay, Wanted, overlay_mtu
 from pyswarm_agent.network.inputs import GATEWAY, DrainFigures, NetworkInputs
 from pyswarm_agent.network.links import TaskLinks, host_end
@@ -18,12 +19,14 @@ from pyswarm_core.errors import PreconditionFailed, PyswarmError
 from pyswarm_proxy import foreign
 from pyswarm_proxy.balancer import Balancer
 from pyswarm_proxy.counters import Traffic
+from pyswarm_proxy.state import HostState, SourceChecks
 
 log = logging.getLogger(__name__)
 
 # Seconds. Changes by others are noticed as they happen; this is for those that were lost, or that the kernel does not
 # tell.
 LOOK_ANYWAY = 30.0
+GLANCE = 2.0  # at what the kernel does not tell of and what costs next to nothing to read
 # A stranger's change is seldom alone (`systemctl restart nftables` makes hundreds): one repair for all of them.
 SETTLE = 0.1
 RETRY = 1.0
@@ -34,18 +37,18 @@ class NodeNetwork:
 
     def __init__(self, run_dir: Path, balancer: Balancer | None = None, host: HostNetwork | None = None) -> None:
         self._folder = run_dir / "netns"
-        self._balancer = balancer or Balancer()
         self._host = host or HostNetwork(GATEWAY)
         self._memory = derive.Memory()
         self._inputs: NetworkInputs | None = None
         self._dead: frozenset[str] = frozenset()
-        self._underlay = Underlay(ETHERNET_MTU, strict=False, present=False)
+        self._underlay = Underlay(ETHERNET_MTU, SourceChecks(), present=False)
         self._address = ""
         self._subnets: dict[str, str] = {}
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._warned: tuple[str, ...] = ()
         self.links = TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of)
+        self._balancer = balancer or Balancer(self.links)
 
     async def start(self) -> None:
         await self._host.start()
@@ -72,7 +75,7 @@ class NodeNetwork:
             if self._inputs is None or task_id in self._dead:
                 return
             self._dead |= {task_id}
-            await self._balancer.apply(derive.host_state(self._effective(), self._memory))
+            await self._balancer.apply(self._host_state(self._effective()))
 
     async def release(self, task_id: str) -> None:
         await self._balancer.release(self._addresses(task_id))
@@ -125,12 +128,16 @@ class NodeNetwork:
         self._subnets = {network.spec.subnet: network_id for network_id, network in inputs.networks.items()}
         wanted = self._wanted(inputs)
         remove = await self._host.prepare(wanted)
-        await self._balancer.apply(derive.host_state(inputs, self._memory))
+        await self._balancer.apply(self._host_state(inputs))
+        self.links.forget_usage(inputs.tasks.keys())
         if remove:
             await self._host.apply(wanted)
 
+    def _host_state(self, inputs: NetworkInputs) -> HostState:
+        return derive.host_state(inputs, self._memory, self._underlay.checks)
+
     def _wanted(self, inputs: NetworkInputs) -> Wanted:
-        overlay = derive.overlay(inputs, mtu=overlay_mtu(self._underlay), strict=self._underlay.strict)
+        overlay = derive.overlay(inputs, mtu=overlay_mtu(self._underlay), checks=self._underlay.checks)
         tasks = {
             host_end(task.id): tuple(a.address for a in task.addresses)
             for task in inputs.tasks.values()
@@ -147,8 +154,14 @@ class NodeNetwork:
         return [a.address for a in task.addresses] if task is not None else []
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time()
         while True:
-            await _any_of(self._host.changed, self._balancer.changed, timeout=LOOK_ANYWAY)
+            await _any_of(self._host.changed, self._balancer.changed, timeout=GLANCE)
+            told = self._host.changed.is_set() or self._balancer.changed.is_set()
+            if not told and loop.time() - looked_at < LOOK_ANYWAY and source_checks() == self._underlay.checks:
+                continue
+            looked_at = loop.time()
             await asyncio.sleep(SETTLE)
             try:
                 await self._repair()
@@ -171,6 +184,7 @@ class NodeNetwork:
             if underlay.present and underlay != self._underlay:
                 self._underlay = underlay
                 await self._host.apply(self._wanted(self._effective()))
+                await self._balancer.apply(self._host_state(self._effective()))
                 repaired = True
             else:
                 repaired = await self._host.repair()

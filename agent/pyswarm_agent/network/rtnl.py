@@ -24,7 +24,7 @@ from pyswarm_agent.network.overlay import (
 from pyswarm_proxy.netlink import wire
 from pyswarm_proxy.netlink.wire import Request
 from pyswarm_proxy.ruleset import VXLAN_PORT
-from pyswarm_proxy.state import DEVICE_PREFIX, LINK_PREFIX
+from pyswarm_proxy.state import DEVICE_PREFIX, LINK_GROUP, LINK_PREFIX, PEER_GROUP
 
 NEW_LINK, DEL_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
 NEW_ADDR, DEL_ADDR, GET_ADDR = 20, 21, 22
@@ -43,7 +43,7 @@ _RULE = struct.Struct("=BBBBBxxBI")
 
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 18, 20
-_IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
+_IFLA_STATS64, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 23, 26, 27, 28
 _INFO_KIND, _INFO_DATA = 1, 2
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 4, 7, 15
 _VETH_PEER = 1
@@ -65,8 +65,9 @@ _RTN_UNICAST, _RTN_UNREACHABLE = 1, 7
 _ONLINK = 4
 _TO_TABLE = 1
 
-# What a task's link, and an overlay's device, let pass that other links do not; see the design of the ruleset.
-LINK_CONF = {"route_localnet": 1, "accept_redirects": 0, "send_redirects": 0}
+# What a task's link, and an overlay's device, let pass that other links do not; see the design of the ruleset. A task
+# sends from its own address alone: a strict check costs nothing more where there are rules for routing.
+LINK_CONF = {"route_localnet": 1, "rp_filter": 1, "accept_redirects": 0, "send_redirects": 0}
 DEVICE_CONF = {"route_localnet": 1, "accept_local": 1, "src_valid_mark": 1, "accept_redirects": 0, "send_redirects": 0}
 
 
@@ -80,6 +81,9 @@ class Link:
     alias: str = ""
     vxlan: tuple[int, str, int, bool] | None = None  # vni, local address, port, learning
     conf: Mapping[str, int] = field(default_factory=dict)
+    group: int = 0
+    received: int = 0  # bytes
+    sent: int = 0
 
 
 class Rtnl:
@@ -164,7 +168,7 @@ class Rtnl:
         """Ours alone."""
         found = []
         for _, body in self._netlink.dump(GET_RULE, _RULE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)):
-            _, _, length, _, table, _, _ = _RULE.unpack_from(body)
+            _, to_length, length, _, table, _, _ = _RULE.unpack_from(body)
             parts = wire.attrs(memoryview(body)[_RULE.size :])
             if 21 not in parts or parts[21][0] != PROTOCOL:
                 continue
@@ -176,6 +180,7 @@ class Rtnl:
                     mask=_u32(parts.get(16)),
                     table=_u32(parts[15]) if 15 in parts else table,
                     incoming=wire.as_text(parts[3]) if 3 in parts else "",
+                    destination=f"{_ip(parts[1])}/{to_length}" if 1 in parts else "",
                 )
             )
         return found
@@ -208,7 +213,7 @@ def _device(link: Link) -> Device:
     """One that is not as we make them (down, another port, a setting changed by hand) equals none that is wanted."""
     assert link.vxlan is not None
     vni, local, port, learning = link.vxlan
-    right = link.up and port == VXLAN_PORT and not learning
+    right = link.up and link.group == PEER_GROUP
     right = right and all(link.conf.get(name, value) == value for name, value in DEVICE_CONF.items())
     if port != VXLAN_PORT or learning:
         local = ""  # to be made anew
@@ -247,7 +252,11 @@ def new_device(device: Device) -> list[Request]:
         wire.be16(_VXLAN_PORT, VXLAN_PORT),
     )
     body = _LINK.pack(0, 0, 0, 0, 0) + wire.text(_IFLA_IFNAME, device.name) + wire.mac(_IFLA_ADDRESS, device.mac)
-    body += wire.u32(_IFLA_MTU, device.mtu) + wire.nest(_IFLA_LINKINFO, wire.text(_INFO_KIND, "vxlan"), data)
+    body += (
+        wire.u32(_IFLA_MTU, device.mtu)
+        + wire.u32(_IFLA_GROUP, PEER_GROUP)
+        + wire.nest(_IFLA_LINKINFO, wire.text(_INFO_KIND, "vxlan"), data)
+    )
     return [Request(NEW_LINK, body, _CREATE)]
 
 
@@ -258,14 +267,17 @@ def new_veth(name: str, alias: str, mac: str, mtu: int, peer: str, peer_mac: str
     inner += wire.u32(_IFLA_NET_NS_FD, netns)
     info = wire.nest(_IFLA_LINKINFO, wire.text(_INFO_KIND, "veth"), wire.nest(_INFO_DATA, wire.attr(_VETH_PEER, inner)))
     body = _LINK.pack(0, 0, 0, 0, 0) + wire.text(_IFLA_IFNAME, name) + wire.mac(_IFLA_ADDRESS, mac) + common + info
+    body += wire.u32(_IFLA_GROUP, LINK_GROUP)
     return Request(NEW_LINK, body + wire.text(_IFLA_IFALIAS, alias), _CREATE)
 
 
-def set_up(index: int, conf: Mapping[str, int], *, mtu: int = 0) -> Request:
+def set_up(index: int, conf: Mapping[str, int], *, group: int = 0, mtu: int = 0) -> Request:
     """Up, with settings of /proc/sys/net/ipv4/conf/DEVICE, and no IPv6 address of its own."""
     body = _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP)
     if mtu:
         body += wire.u32(_IFLA_MTU, mtu)
+    if group:
+        body += wire.u32(_IFLA_GROUP, group)
     if conf:
         settings = wire.nest(_INET_CONF, *(wire.u32(_CONF[name], value) for name, value in conf.items()))
         body += wire.nest(_IFLA_AF_SPEC, wire.nest(socket.AF_INET, settings))
@@ -318,7 +330,10 @@ def container_route(destination: str, index: int, *, gateway: str = "", source: 
 
 def _rule(rule: Rule, *, add: bool) -> Request:
     network = ipaddress.ip_network(rule.source)
-    body = _RULE.pack(socket.AF_INET, 0, network.prefixlen, 0, 0, _TO_TABLE, 0)
+    to = ipaddress.ip_network(rule.destination) if rule.destination else None
+    body = _RULE.pack(socket.AF_INET, to.prefixlen if to else 0, network.prefixlen, 0, 0, _TO_TABLE, 0)
+    if to:
+        body += wire.ipv4(1, str(to.network_address))
     body += wire.ipv4(2, str(network.network_address)) + wire.u32(6, rule.priority)
     body += wire.u32(10, rule.mark) + wire.u32(16, rule.mask) + wire.u32(15, rule.table) + wire.u8(21, PROTOCOL)
     if rule.incoming:
@@ -353,6 +368,7 @@ def _link(body: bytes) -> Link:
     if socket.AF_INET in spec and (inet := wire.attrs(spec[socket.AF_INET]).get(_INET_CONF)) is not None:
         values = struct.unpack(f"={len(inet) // 4}i", inet[: len(inet) // 4 * 4])
         conf = {name: values[number - 1] for name, number in _CONF.items() if number <= len(values)}
+    received, sent = struct.unpack_from("=QQ", parts[_IFLA_STATS64], 16) if _IFLA_STATS64 in parts else (0, 0)
     return Link(
         index=index,
         name=wire.as_text(parts[_IFLA_IFNAME]),
@@ -362,6 +378,9 @@ def _link(body: bytes) -> Link:
         alias=wire.as_text(parts[_IFLA_IFALIAS]) if _IFLA_IFALIAS in parts else "",
         vxlan=vxlan,
         conf=conf,
+        group=_u32(parts.get(_IFLA_GROUP)),
+        received=received,
+        sent=sent,
     )
 
 

@@ -95,8 +95,26 @@ async def test_host_services_are_closed_to_containers(two_networks: Bed) -> None
     assert not await inside.ping("10.90.0.12")
 
 
-async def test_forged_sources_and_loopback_are_dropped(two_networks: Bed) -> None:
+@pytest.mark.parametrize("setting", ["", "rp_filter=1", "rp_filter=2", "src_valid_mark=1"])
+async def test_forged_sources_and_loopback_are_dropped(two_networks: Bed, setting: str) -> None:
     bed = two_networks
+    if setting:
+        name, value = setting.split("=")
+        for host in bed.hosts:
+            host.exec("sh", "-c", f"echo {value} > /proc/sys/net/ipv4/conf/all/{name}")
+
+        async def noticed() -> bool:
+            for host in bed.hosts:
+                table = host.exec("nft", "list", "table", "ip", "pyswarm")
+                if ("fib saddr . iif" in table) != (setting == "rp_filter=2"):
+                    return False
+                if ("meta mark set 0x7a000000" in table) != (name == "rp_filter"):
+                    return False
+                if ("7899:" in host.exec("ip", "rule")) != (name == "src_valid_mark"):
+                    return False
+            return True
+
+        await eventually(noticed, 3)
     target, seen = bed.address("weba2"), bed.servers["weba2"].seen
     attacker = bed.containers["weba"]
 

@@ -7,6 +7,7 @@ import pytest
 from pyswarm_agent.network.inputs import GATEWAY
 from tests.integration.network.bed import CLIENT, Bed, Place
 
+FAR = "10.92.0.2"
 VIP = "10.200.0.{}"
 
 
@@ -58,13 +59,22 @@ def _paths(bed: Bed) -> list[tuple[str, Place, str, int, str, str]]:
     return paths
 
 
-@pytest.mark.parametrize("strict", [False, True], ids=["", "all.rp_filter=1"])
-async def test_every_path_arrives_with_the_clients_address(bed: Bed, strict: bool) -> None:
-    if strict:
+@pytest.mark.parametrize("setting", ["", "rp_filter=1", "rp_filter=2", "src_valid_mark=1"])
+async def test_every_path_arrives_with_the_clients_address(bed: Bed, setting: str) -> None:
+    """On a host as it is, and where an administrator has set something for all devices."""
+    if setting:
+        name, value = setting.split("=")
         for host in bed.hosts:
-            host.exec("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter")
+            host.exec("sh", "-c", f"echo {value} > /proc/sys/net/ipv4/conf/all/{name}")
+    # a client that the hosts know no way to, but for the one that it comes by
+    bed.client.exec("ip", "addr", "add", FAR, "dev", "lo")
+    bed.host(1).exec("ip", "route", "add", FAR, "via", CLIENT)
     await _three_services(bed)
     wrong = []
+    for number in (1, 2, 3):
+        got = await bed.client.ask("10.90.0.11", 8000 + number, source=FAR)
+        if got != f"web{number} {FAR}":
+            wrong.append(f"far client: {got}")
     for what, place, address, port, server, seen in _paths(bed):
         for proto in ("tcp", "udp"):
             got = await bed_outcome(place, address, port, proto)

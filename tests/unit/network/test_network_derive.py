@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pyswarm_agent.network import derive
-from pyswarm_agent.network.derive import Memory, host_state, overlay
+from pyswarm_agent.network.derive import Memory, overlay
 from pyswarm_agent.network.inputs import NetworkInputs
 from pyswarm_agent.network.overlay import TABLE_BASE, Address, Device, Forward, Neighbour, Route
 from pyswarm_core.errors import PreconditionFailed
@@ -13,7 +13,7 @@ from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_proxy.state import Backend, Pool, Proto, Redirect
+from pyswarm_proxy.state import Backend, HostState, Pool, Proto, Redirect, SourceChecks
 
 NETWORK = pb.Network(
     id="net",
@@ -25,6 +25,13 @@ NETWORK = pb.Network(
         pb.Block(node_id="n2", node_number=2, cidr="10.1.65.0/24", node_address="10.9.0.2"),
     ],
 )
+
+
+CHECKS = SourceChecks()
+
+
+def host_state(given: NetworkInputs, memory: Memory) -> HostState:
+    return derive.host_state(given, memory, CHECKS)
 
 
 def node(number: int) -> wire.NodeAddress:
@@ -181,7 +188,7 @@ def test_host_ports_lead_to_the_healthy_task_of_this_host() -> None:
 
 
 def test_the_overlay_of_a_node_with_a_block() -> None:
-    made = overlay(inputs(), mtu=1450, strict=False)
+    made = overlay(inputs(), mtu=1450, checks=CHECKS)
     assert made.devices == {Device("psx4100", 4100, "10.9.0.1", "02:79:00:01:00:01", 1450)}
     assert Address("psx4100", "10.1.64.0") in made.addresses
     assert {
@@ -196,14 +203,16 @@ def test_the_overlay_of_a_node_with_a_block() -> None:
         Route("0.0.0.0/0", "psx4100", "169.254.1.2", table=TABLE_BASE | 4100),
     }
     assert len(made.rules) == 1
-    strict = overlay(inputs(), mtu=1450, strict=True)
+    strict = overlay(inputs(), mtu=1450, checks=SourceChecks(mark_peers=True))
     assert {d.rp_filter for d in strict.devices} == {2}
-    assert {r.incoming for r in strict.rules} == {"", "lo"}
+    assert sorted(r.priority for r in strict.rules) == [7900, 7901, 7902]
+    marked = overlay(inputs(), mtu=1450, checks=SourceChecks(by_mark=True))
+    assert sorted((r.priority, r.incoming) for r in marked.rules) == [(7899, "psx4100"), (7900, "")]
 
 
 def test_the_overlay_of_a_node_without_a_block_sends_from_its_underlay_address() -> None:
     given = inputs(node_id="n3", node_number=3)
-    made = overlay(given, mtu=1450, strict=False)
+    made = overlay(given, mtu=1450, checks=CHECKS)
     assert {r.source for r in made.routes if r.source} == {"10.9.0.3"}
     assert {r.destination for r in made.routes if r.gateway and r.table == 254} == {"10.1.64.0/24", "10.1.65.0/24"}
     assert host_state(given, Memory()).segments[0].source == "10.9.0.3"

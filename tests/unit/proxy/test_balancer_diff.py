@@ -9,7 +9,12 @@ from nft_model import Model, Refused, whole_elements
 
 from pyswarm_proxy import elements
 from pyswarm_proxy.diff import Table
-from pyswarm_proxy.state import Backend, Pool, Proto, Published, Redirect, Segment, Service, Vip
+from pyswarm_proxy.state import Backend, Pool, Proto, Published, Redirect, Segment, Service, SourceChecks, Vip
+
+
+def new_table() -> Table:
+    return Table("169.254.1.1", SourceChecks())
+
 
 ADDRESSES = [f"10.1.0.{i}" for i in range(1, 7)]
 VIPS = [f"10.1.9.{i}" for i in range(1, 4)]
@@ -40,7 +45,7 @@ changes = st.one_of(
 
 @given(st.lists(st.lists(changes, max_size=4), max_size=8))
 def test_any_sequence_of_batches_ends_where_a_load_of_the_whole_does(batches: list[list[tuple[str, object]]]) -> None:
-    table, model = Table(), Model()
+    table, model = new_table(), Model()
     last: dict[str, elements.Elements] = {}
     for batch in batches:
         for group, wanted in batch:
@@ -48,27 +53,29 @@ def test_any_sequence_of_batches_ends_where_a_load_of_the_whole_does(batches: li
             last[group] = wanted  # type: ignore[assignment]
         model.take(table.batch())
         assert model.elements == table.elements()
-        assert ("graves" in model.chains) == any(name == "tombs" for name, _ in model.elements)
-    fresh = Table()
+        for chain, needed_by in (("graves", "tombs"), ("door", "late")):
+            assert (chain in model.chains) == any(name == needed_by for name, _ in model.elements)
+    fresh = new_table()
     for group in sorted(last, reverse=True):
         fresh.replace(group, last[group])
     assert fresh.elements() == table.elements()
     for anew in (True, False):
-        assert whole_elements(fresh.whole("169.254.1.1", anew=anew)) == model.elements
+        assert whole_elements(fresh.whole(anew=anew)) == model.elements
     assert table.batch() == ""
 
 
 @given(st.lists(changes, max_size=6))
 def test_a_whole_load_forgets_what_was_pending(batch: list[tuple[str, object]]) -> None:
-    table = Table()
+    table = new_table()
     for group, wanted in batch:
         table.replace(group, wanted)  # type: ignore[arg-type]
-    loaded = whole_elements(table.whole("169.254.1.1", anew=True))
+    loaded = whole_elements(table.whole(anew=True))
     assert table.batch() == ""
     model = Model()
     model.elements, model.chains = loaded, {name: [] for name in elements.chains_in(loaded.values())}
-    if any(name == "tombs" for name, _ in loaded):
-        model.chains["graves"] = []
+    for chain, needed_by in (("graves", "tombs"), ("door", "late")):
+        if any(name == needed_by for name, _ in loaded):
+            model.chains[chain] = []
     table.replace("service a", {("vips", "10.9.9.9"): "drop"})
     model.take(table.batch())
     assert model.elements == table.elements()
@@ -76,7 +83,7 @@ def test_a_whole_load_forgets_what_was_pending(batch: list[tuple[str, object]]) 
 
 def test_of_two_services_with_one_port_the_first_by_name_has_it_and_hands_it_on() -> None:
     port = ("ports", "tcp . 80")
-    table, model = Table(), Model()
+    table, model = new_table(), Model()
     for group in ("service b", "service a", "service c"):
         table.replace(group, {port: "goto p1", ("portbackends", "tcp . 80 . 0"): f"10.0.0.{ord(group[-1])} . 80"})
         model.take(table.batch())
@@ -99,7 +106,7 @@ def test_an_endpoint_that_changes_costs_a_few_elements_however_many_services_the
 
     sizes = []
     for count in (10, 1000):
-        table = Table()
+        table = new_table()
         for number in range(count):
             table.replace(f"service {number}", service(number, 99))
         table.batch()
@@ -115,7 +122,7 @@ def test_the_chains_of_a_network_go_with_it() -> None:
         segments = tuple(Segment(str(v), v, f"10.{v}.0.0/16", f"10.{v}.0.0/18", "10.9.0.1") for v in vnis)
         return elements.host_elements(HostState(1, "10.9.0.1", "169.254.1.1", segments=segments))
 
-    table, model = Table(), Model()
+    table, model = new_table(), Model()
     for vnis in ((1, 2), (2,), (2, 3), ()):
         table.replace("host", host(*vnis))
         model.take(table.batch())
