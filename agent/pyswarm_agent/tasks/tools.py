@@ -79,15 +79,18 @@ class Lives(Protocol):
     async def sync(self) -> None: ...
 
 
+# How many containers are made, and how many started, at once. Half of that time is waiting for the kernel (a namespace,
+# the first write to a cgroup), so twice the processors keep them busy, and more only lengthens each.
+AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
+
+
 def _slots() -> asyncio.Semaphore:
-    return asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
+    return asyncio.Semaphore(AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many containers are made, and how many started, at once. Half of that time is waiting for the kernel (a
-    namespace, the first write to a cgroup), so twice the processors keep them busy, and more only lengthens each.
-    Apart, so that a container that is ready does not wait for all the others that are still to be made."""
+    """Apart, so that a container that is ready does not wait for all the others that are still to be made."""
 
     create: asyncio.Semaphore = field(default_factory=_slots)
     start: asyncio.Semaphore = field(default_factory=_slots)

@@ -70,11 +70,11 @@ class OneHost:
     def node_id(self) -> str:
         return self.host.node_id
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, log_level: str = "debug") -> None:
         command = [
             *(sys.executable, "-m", "pyswarm_cli", "agent", "run", "--managers", self.manager.address),
             *("--tls-dir", str(self._tls), "--address", self.host.address, "--hostname", "host-1"),
-            *("--log-level", "debug"),
+            *("--log-level", log_level),
         ]
         await asyncio.to_thread(hosts.start_daemon, self.lab, self.host, "agent", command)
 
