@@ -39,7 +39,7 @@ from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
 from pyswarm_agent.settings import Settings
 from pyswarm_agent.tasks.request import Here
-from pyswarm_core import tls
+from pyswarm_core import systemd, tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
@@ -126,7 +126,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log.info("agent started", node=node_id, address=address, managers=settings.manager_endpoints)
         try:
             async with _scrapes(settings.metrics_addr, figures.metrics):
-                await run_together(_wait(stop), agent.run(), LogRotator(runtime.rotated_logs).run(), _answer_names(dns))
+                await run_together(
+                    _wait(stop),
+                    agent.run(),
+                    LogRotator(runtime.rotated_logs).run(),
+                    _answer_names(dns),
+                    systemd.keep_alive(),
+                )
         finally:
             log.info("agent stopped", node=node_id)
 

@@ -110,6 +110,25 @@ class Authority:
     ) -> Identity:
         """A new key and certificate. `names` (DNS) and `addresses` (IP) are added to the name that ours verify; etcd's
         own tools and its members verify those. Raises InvalidInput for an unknown role or a malformed address."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(
+            key.public_key(), common_name=common_name, role=role, names=names, addresses=addresses, days=days
+        )
+        return Identity(self.ca_pem, certificate, _private_pem(key))
+
+    def certify(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        common_name: str,
+        role: Role,
+        names: Sequence[str] = (),
+        addresses: Sequence[str] = (),
+        days: int = IDENTITY_DAYS,
+    ) -> bytes:
+        """As `issue`, for a key whose private half is elsewhere. PEM."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -125,31 +144,30 @@ class Authority:
                 *(x509.DNSName(name) for name in dict.fromkeys((*own, *names))),
                 *(x509.IPAddress(ipaddress.ip_address(address)) for address in dict.fromkeys(addresses)),
             ]
+            subject = x509.Name(
+                [
+                    x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name),
+                    x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+                ]
+            )
         except ValueError as error:
             raise InvalidInput(f"cannot make a certificate for {common_name}: {error}") from None
         ca = _certificate(self.ca_pem)
         ca_key = serialization.load_pem_private_key(self.key_pem, password=None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name(
-            [
-                x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name),
-                x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, role),
-            ]
-        )
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if role in SERVER_ROLES or role == "registry":
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
         builder = (
-            _builder(subject, ca.subject, key.public_key(), days)
+            _builder(subject, ca.subject, public_key, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(authority_key, critical=False)
         )
-        return Identity(self.ca_pem, _pem(builder.sign(ca_key, hashes.SHA256())), _private_pem(key))
+        return _pem(builder.sign(ca_key, hashes.SHA256()))
 
     def save(self, folder: Path | str) -> None:
         """Writes ca.pem and ca-key.pem (mode 0600)."""
@@ -183,10 +201,33 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
 
 def peer_identity(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Who calls. TLS has proven it already: this only reads it. Raises PreconditionFailed on a plaintext connection."""
+    return _subject(peer_certificate(context))
+
+
+def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """PEM. Raises PreconditionFailed as `peer_identity`."""
     certificates = context.auth_context().get("x509_pem_cert")
     if not certificates:
         raise PreconditionFailed("this call needs a client certificate: connect by TLS with one of this cluster")
-    return _subject(bytes(next(iter(certificates))))
+    return bytes(next(iter(certificates)))
+
+
+def alternatives_of(cert_pem: bytes) -> tuple[list[str], list[str]]:
+    """(DNS names, IP addresses) of a certificate."""
+    from cryptography import x509
+
+    try:
+        found = _certificate(cert_pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return [], []
+    return found.get_values_for_type(x509.DNSName), [str(a) for a in found.get_values_for_type(x509.IPAddress)]
+
+
+def joining_credentials(identity: Identity) -> grpc.ServerCredentials:
+    """For hosts that have no certificate yet. The authority's own is presented, too: they know its digest."""
+    import grpc
+
+    return grpc.ssl_server_credentials([(identity.key_pem, identity.cert_pem + identity.ca_pem)])
 
 
 @lru_cache(maxsize=1024)

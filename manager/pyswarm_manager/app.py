@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc
 
-from pyswarm_core import tls
+from pyswarm_core import systemd, tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
@@ -25,6 +25,7 @@ from pyswarm_core.store.base import Store
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
+from pyswarm_core.v1 import join_pb2_grpc as join_grpc
 from pyswarm_manager import metrics, presence
 from pyswarm_manager.api.errors import ErrorInterceptor
 from pyswarm_manager.api.logs import no_leader
@@ -33,6 +34,8 @@ from pyswarm_manager.clock import SystemClock
 from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
 from pyswarm_manager.join.authorize import AuthorizationInterceptor
+from pyswarm_manager.join.servicer import JoinServicer, MembershipServicer
+from pyswarm_manager.join.vault import SEED, Vault
 from pyswarm_manager.settings import Settings
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
@@ -40,6 +43,8 @@ from pyswarm_manager.world import CachedWorld
 log = get_logger("manager.app")
 
 MAX_MESSAGE = 256 << 20  # bytes
+MAX_ENROLMENT = 64 << 10  # bytes, from hosts that have proven nothing yet
+JOINS_AT_ONCE = 64
 STOP_GRACE = 0.5  # seconds for calls in flight
 RESIGN_WITHIN = 1.0  # seconds; without it the lease runs out
 SERVER_OPTIONS = (
@@ -95,6 +100,8 @@ class Manager:
     def __init__(self, settings: Settings, identity: tls.Identity, store: Store) -> None:
         self._settings = settings
         self._identity = identity
+        self._store = store
+        self._vault = Vault(store)
         self._health = Health()
         world = CachedWorld()
         figures = metrics.Figures(
@@ -119,7 +126,7 @@ class Manager:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        server = self._server()
+        server, joins = self._server(), self._join_server()
         scrapes = None
         if self._settings.metrics_addr:
             scrapes = await http.serve(self._settings.metrics_addr, self.metrics.pages())
@@ -127,8 +134,10 @@ class Manager:
             await self._health.set_ready(False)
             await self._health.set_leading(False)
             await server.start()
+            if joins is not None:
+                await joins.start()
             log.info("manager started", manager=self._settings.manager_id, address=self._settings.advertise)
-            await run_together(_wait(stop), self._core.run(), self._announce_ready())
+            await run_together(_wait(stop), self._core.run(), self._announce_ready(), systemd.keep_alive())
         finally:
             # First the lease, so that another manager leads at once; then the calls.
             try:
@@ -138,7 +147,7 @@ class Manager:
                 log.warning("etcd does not answer, so the leases run out by themselves")
             if scrapes is not None:
                 scrapes.close()
-            await server.stop(STOP_GRACE)
+            await asyncio.gather(*(each.stop(STOP_GRACE) for each in (server, joins) if each is not None))
 
     async def _announce_ready(self) -> None:
         """Says so until etcd has been there once; then never returns."""
@@ -152,6 +161,7 @@ class Manager:
         # What was read stays: looking through it for garbage again and again would stop everything for a while.
         gc.collect()
         gc.freeze()
+        await self._take_seed()
         await self._health.set_ready(True)
         log.info("store read", revision=self._core.world.revision, services=len(self._core.world.services))
         await asyncio.Event().wait()
@@ -162,14 +172,35 @@ class Manager:
         server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._core.control, server)
         wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
+        membership = MembershipServicer(self._vault, self._core.world, settings.advertise)
+        join_grpc.add_MembershipServicer_to_server(membership, server)
         self._health.add_to(server)
-        try:
-            server.add_secure_port(settings.listen, tls.server_credentials(self._identity))
-        except RuntimeError:
-            raise PreconditionFailed(
-                f"The address {settings.listen} cannot be listened on: is another manager running on this host?"
-            ) from None
-        return server
+        return _listening(server, settings.listen, tls.server_credentials(self._identity))
+
+    def _join_server(self) -> grpc.aio.Server | None:
+        """Nothing but Join is served there: its callers have no certificate."""
+        settings = self._settings
+        if not settings.join_listen:
+            return None
+        server = grpc.aio.server(
+            interceptors=[self.metrics.rpc, ErrorInterceptor()],
+            options=(*SERVER_OPTIONS[2:], ("grpc.max_receive_message_length", MAX_ENROLMENT)),
+            maximum_concurrent_rpcs=JOINS_AT_ONCE,
+        )
+        joining = JoinServicer(
+            self._vault, lambda: presence.managers(self._store), settings.etcd_endpoints, random.SystemRandom()
+        )
+        join_grpc.add_JoinServicer_to_server(joining, server)
+        return _listening(server, settings.join_listen, tls.joining_credentials(self._identity))
+
+    async def _take_seed(self) -> None:
+        """Until etcd has it: without, nobody could join."""
+        while True:
+            try:
+                return await self._vault.take_seed(self._settings.data_dir / SEED)
+            except PyswarmError as error:
+                log.warning("the cluster's seed is not stored yet", reason=error)
+                await asyncio.sleep(1)
 
     async def _forward_logs(self, request: control.LogsRequest) -> AsyncIterator[control.LogsResponse]:
         """Logs come by way of the leader's sessions: ask it, and pass on what it says, errors included."""
@@ -223,6 +254,16 @@ def _identity(settings: Settings) -> tls.Identity:
             f"'{settings.manager_id}': start the manager with --id and that name, or have another certificate issued."
         )
     return identity
+
+
+def _listening(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> grpc.aio.Server:
+    try:
+        server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise PreconditionFailed(
+            f"The address {address} cannot be listened on: is another manager running on this host?"
+        ) from None
+    return server
 
 
 async def _wait(stop: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ class Settings:
     advertise: str  # where agents, clients and other managers reach this one
     etcd_endpoints: tuple[str, ...]
     listen: str = "0.0.0.0:2377"
+    join_listen: str = ""  # where hosts with a join token come: by custom, the port after `listen`'s; "" = nowhere
     tls_dir: Path = Path("/etc/pyswarm/tls")
     etcd_tls_dir: Path | None = None  # None: tls_dir
     data_dir: Path = Path("/var/lib/pyswarm/manager")
@@ -38,8 +39,9 @@ class Settings:
             raise InvalidInput("No etcd endpoint is given: name one or more as HOST:PORT.")
         for what, address in (("advertised", self.advertise), ("listening", self.listen)):
             split_address(address, what)
-        if self.metrics_addr:
-            split_address(self.metrics_addr, "metrics")
+        for what, address in (("metrics", self.metrics_addr), ("joining", self.join_listen)):
+            if address:
+                split_address(address, what)
         if self.lease_ttl < 2:
             raise InvalidInput(f"A lease of {self.lease_ttl} s is too short: etcd takes 2 s or more.")
 

@@ -33,6 +33,7 @@ DAEMON = Daemon(
         "advertise": "HOST:PORT where agents, clients and other managers reach this one.",
         "etcd_endpoints": "HOST:PORT of the etcd members.",
         "listen": "HOST:PORT to serve on.",
+        "join_listen": "HOST:PORT for hosts with a join token: the port after --listen's; nowhere by default.",
         "tls_dir": "Where ca.pem, cert.pem and key.pem are.",
         "etcd_tls_dir": "The same, for etcd; --tls-dir by default.",
         "data_dir": "Where this manager keeps files.",

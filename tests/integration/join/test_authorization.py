@@ -38,8 +38,7 @@ def _methods() -> dict[str, MethodDescriptor]:
 
 
 METHODS = _methods()
-NOT_YET = {"pyswarm.v1.Membership"}
-SERVED = {n: m for n, m in METHODS.items() if m.containing_service.full_name not in policy.OPEN | NOT_YET}
+SERVED = {n: m for n, m in METHODS.items() if m.containing_service.full_name not in policy.OPEN}
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 
