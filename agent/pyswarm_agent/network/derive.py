@@ -101,10 +101,23 @@ def is_over(task: pb.Task) -> bool:
 
 
 def unfit_tasks(inputs: NetworkInputs) -> frozenset[str]:
-    """This node's tasks that take no new connections, known here before the managers say so."""
+    """This node's tasks that take no new connections, known here before the managers say so.
+
+    Not those that are told to leave while the endpoints still have them: endpoints change everywhere by revisions, orders
+    come task by task. An owner that began to redirect on its orders would pass flows on to tasks that leave in the very
+    same revision on other hosts, and those would pass them on again."""
     return frozenset(
-        task_id for task_id, task in inputs.tasks.items() if task.leaving or task_id in inputs.dead or is_over(task)
+        task_id
+        for task_id, task in inputs.tasks.items()
+        if task_id in inputs.dead or is_over(task) or (task.leaving and not _serves_yet(inputs, task))
     ) | (inputs.dead - inputs.tasks.keys())
+
+
+def _serves_yet(inputs: NetworkInputs, task: pb.Task) -> bool:
+    endpoints = inputs.endpoints.get(task.service_id)
+    return endpoints is not None and any(
+        e.task_id == task.id and e.state == ep.ENDPOINT_STATE_SERVING for e in endpoints.endpoints
+    )
 
 
 def _peers(inputs: NetworkInputs) -> tuple[Peer, ...]:

@@ -100,10 +100,20 @@ def test_a_service_is_balanced_over_its_serving_endpoints_in_the_same_order_ever
     assert (port.proto, port.port, port.target, port.pool) == (Proto.TCP, 8080, 80, wanted)
 
 
+def test_an_order_to_leave_waits_for_the_endpoints_that_say_the_same() -> None:
+    """Others may leave in that revision: a redirect on the order alone would go to them, and be redirected again."""
+    ordered = (task("a", 5, leaving=True),)
+    early = inputs(web(endpoint("a", 1, 5), endpoint("b", 2, 6)), tasks=ordered)
+    assert pool_of(early) == Pool((Backend("10.1.64.5"), Backend("10.1.65.6")))
+    assert host_state(early, Memory()).redirects == ()
+    told = inputs(web(endpoint("a", 1, 5, leaving=True), endpoint("b", 2, 6)), tasks=ordered)
+    assert pool_of(told) == Pool((Backend("10.1.65.6"),))
+    assert [r.task_id for r in host_state(told, Memory()).redirects] == ["a"]
+
+
 def test_what_this_host_knows_better_counts_before_the_managers_say_so() -> None:
     service = web(endpoint("a", 1, 5), endpoint("b", 2, 6))
     for given in (
-        inputs(service, tasks=(task("a", 5, leaving=True),)),
         inputs(service, tasks=(task("a", 5, state=pb.TASK_STATE_FAILED),)),
         inputs(service, tasks=(task("a", 5),), dead=frozenset({"a"})),
     ):
