@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import datetime
 import json
 import pathlib
 import signal
@@ -35,6 +36,7 @@ class Count:
         self.sent = 0
         self.failed = 0
         self.reasons: collections.Counter[str] = collections.Counter()
+        self.when: list[str] = []  # each failed request was sent
         self.took: list[float] = []
         self.answers: collections.Counter[str] = collections.Counter()
 
@@ -48,6 +50,7 @@ class Count:
             "sent": self.sent,
             "failed": self.failed,
             "reasons": dict(self.reasons.most_common(5)),
+            "when": self.when[:100],
             "ms": {"p50": at(0.5), "p99": at(0.99), "max": at(1)},
             "answers": dict(self.answers.most_common(20)),
         }
@@ -68,13 +71,14 @@ class Client:
 
     async def once(self) -> None:
         self.count.sent += 1
-        started = time.perf_counter()
+        started, clock = time.perf_counter(), time.time()
         try:
             async with asyncio.timeout(TIMEOUT):
                 body = await self._exchange()
         except (OSError, EOFError, Failed, TimeoutError) as error:
             self.count.failed += 1
             self.count.reasons[f"{type(error).__name__}: {error}"] += 1
+            self.count.when.append(f"{datetime.datetime.fromtimestamp(clock, datetime.UTC):%H:%M:%S.%f} {self.host}")
             self.close()
         else:
             self.count.took.append(time.perf_counter() - started)
