@@ -105,7 +105,7 @@ def test_which_flows_are_doomed() -> None:
     assert fate(Leftovers()) == []
     assert fate(Leftovers(leaving=task)) == flows[:1]
     assert fate(Leftovers(died=task)) == [*flows[:2], flows[3]]
-    assert fate(Leftovers(moved=task)) == flows[3:]
+    assert fate(Leftovers(moved=task)) == [flows[0], flows[3]]
     assert fate(Leftovers(gone=task)) == flows
     assert fate(Leftovers(forgotten=task)) == [*flows, opened]
 
