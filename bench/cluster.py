@@ -1,8 +1,8 @@
 """Figures of a whole cluster, on a lab of three hosts: what is idle, what a deploy and a rolling update cost.
 
-    idle      resident memory and CPU of manager and agent, over 20 s, with 3 tasks running
-    deploy    30 replicas of a present image, command → all in every balancer, against the floor of 30 bare starts
-    update    10 replicas, parallelism 2, start-first, under as many requests as the clients get through
+idle      resident memory and CPU of manager and agent, over 20 s, with 3 tasks running
+deploy    30 replicas of a present image, command → all in every balancer, against the floor of 30 bare starts
+update    10 replicas, parallelism 2, start-first, under as many requests as the clients get through
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def deploy(lab: LabUnderTest) -> None:
     for _ in range(ROUNDS):
         floor.append(bare_starts(30))
         started = time.monotonic()
-        lab.cli("service", "deploy", "box", BOX, "--replicas", "30", "--update-monitor", "100ms", "--publish", "8080:80")
+        lab.cli(
+            "service", "deploy", "box", BOX, "--replicas", "30", "--update-monitor", "100ms", "--publish", "8080:80"
+        )
         took.append(time.monotonic() - started)
         lab.remove_services()
     ratio = statistics.median(t / f for t, f in zip(took, floor, strict=True))

@@ -57,8 +57,8 @@ def doomed(flows: Iterable[Flow], left: Leftovers, probe_source: str) -> list[Fl
     def to(addresses: set[str]) -> list[Flow]:
         return [flow for flow in every if flow.server in addresses]
 
-    # Also at a host that only sent: what is sent again, where nobody answered, must not go the old way once the redirect
-    # there has ended.
+    # Also at a host that only sent: what is sent again, where nobody answered, must not go the old way once the
+    # redirect there has ended.
     chosen = drain.unanswered(to(left.leaving | left.moved), probe_source)
     chosen += drain.half_open(to(left.died)) + drain.datagrams(to(left.died | left.moved))
     chosen += to(left.gone | left.forgotten)
