@@ -37,6 +37,9 @@ class Backoff:
 # A conflict is another writer's success: the next look usually settles it. An error may last.
 CONFLICT = Backoff(0.002, 0.5)
 ERROR = Backoff(0.1, 30.0)
+# Before a worker looks again by its own wish. Unix seconds cannot tell a quarter of a microsecond: one that is woken a
+# trifle too early by its own reckoning would spin.
+SOONEST = 0.001
 
 
 class KeyQueue:
@@ -151,7 +154,7 @@ class KeyQueue:
             # It has looked at everything: its word replaces all earlier timers.
             self._due.pop(key, None)
             if wake_at is not None:
-                self._set_due(key, wake_at - self._clock.now())
+                self._set_due(key, max(SOONEST, wake_at - self._clock.now()))
         finally:
             self._running.pop(key, None)
             if self._observe:

@@ -144,6 +144,17 @@ async def test_a_worker_is_woken_at_the_time_it_asked_for(make, work, clock) -> 
         assert len(work.runs) == 2
 
 
+async def test_a_worker_that_asks_for_the_present_does_not_spin(make, work, clock) -> None:
+    work.answers["a"] = [clock.now()] * 1000
+    queue = make()
+    async with running(queue):
+        queue.add("a")
+        await settle()
+        assert work.keys == ["a"], "time stands still"
+        await clock.advance(0.0105)
+        assert len(work.keys) == 11
+
+
 async def test_a_later_look_replaces_the_earlier_wish(make, work, clock) -> None:
     work.answers["a"] = [clock.now() + 60, None]
     queue = make()
