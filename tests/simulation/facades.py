@@ -24,7 +24,7 @@ from pyswarm_agent.network.host import Underlay, Wanted, stale
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_proxy.drain import SAMPLE_INTERVAL, DrainFigures
-from pyswarm_proxy.state import HostState
+from pyswarm_proxy.state import HostState, SourceChecks
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -148,7 +148,9 @@ class Images(_Facade):
 class Links(_Facade):
     """An `interfaces.Links`."""
 
-    async def attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+    async def attach(
+        self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str], pinned: Callable[[Path], None]
+    ) -> Path:
         await self._work(0.002, 0.006)
         self._host.attach(task_id, tuple(addresses))
         return Path("/netns") / task_id
@@ -172,7 +174,7 @@ class HostNetwork(_Facade):
 
     async def underlay(self, address: str) -> Underlay:
         await self._work(0.0005, 0.001)
-        return Underlay(1500, strict=False, present=address == self._host.address)
+        return Underlay(1500, SourceChecks(), present=address == self._host.address)
 
     async def prepare(self, wanted: Wanted) -> bool:
         before, self._wanted = self._wanted, wanted

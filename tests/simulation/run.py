@@ -80,6 +80,7 @@ class _Run:
         for host in cluster.hosts.values():
             host.on_end = self._ended
         cluster.truth.listeners.append(self._changed)
+        loop.on_spin = self._spins  # type: ignore[attr-defined]
         running = [asyncio.ensure_future(work) for work in (sweep.run(), traffic.run())]
         outcome = Outcome(self._seed, None, "", 0.0)
         try:
@@ -188,6 +189,12 @@ class _Run:
             task = self.cluster.truth.tasks.get(container.request.task_id)
             if task is not None:
                 self.calm.hurt(task.service_id)
+
+    def _spins(self) -> None:
+        leader = self.cluster.leader()
+        term = leader.core.term if leader is not None else None
+        keys = sorted(term.loops.queue._due) + sorted(term.loops.queue._running) if term is not None else []
+        self.cluster.findings.add("time passes", f"something is done over and over; the leader's keys: {keys}")
 
     def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
         if isinstance(new, pb.Task) and new.status.health == pb.HEALTH_UNHEALTHY:

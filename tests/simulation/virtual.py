@@ -21,6 +21,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+MOST_ROUNDS = 5_000  # of the loop, without that time passes
+
+
 class Deadlock(Exception):
     """Everything waits, and no timer is set."""
 
@@ -116,6 +119,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.now = 0.0
         self.steps = 0
         self.frozen = 0  # parties
+        self._rounds = 0
+        self.on_spin: Callable[[], None] = lambda: None  # when much happens and no time passes
         super().__init__(_NoFiles())
         self.set_task_factory(_make_task)
 
@@ -151,7 +156,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not ready:
             if not scheduled:
                 raise Deadlock("everything waits and no timer is set")
+            if scheduled[0].when() > self.now + 1e-5:
+                self._rounds = 0
             self.now = max(self.now, scheduled[0].when())
+        self._rounds += 1
+        if self._rounds > MOST_ROUNDS:
+            self._rounds = 0
+            self.on_spin()
         while scheduled and scheduled[0].when() <= self.now:
             timer = heapq.heappop(scheduled)
             timer._scheduled = False  # type: ignore[attr-defined]
