@@ -21,7 +21,7 @@ from pyswarm_agent.runtime import bundle, command, host, processes
 from pyswarm_agent.runtime.cgroups import Cgroups, Usage
 from pyswarm_agent.runtime.execute import execute
 from pyswarm_agent.runtime.exits import Exits
-from pyswarm_agent.runtime.monitor import Identity, Monitor
+from pyswarm_agent.runtime.monitor import Identity, Monitor, is_being_spawned
 from pyswarm_agent.runtime.oci import OciRuntime
 from pyswarm_agent.runtime.paths import Folders, TaskPaths
 from pyswarm_agent.runtime.settings import RuntimeSettings
@@ -289,16 +289,23 @@ async def _end(identity: Identity) -> None:
 
 async def _end_unfinished(paths: TaskPaths) -> None:
     """A `create` that was interrupted: conmon and the runtime may still be at it, and would be in the next one's way.
-    All of them have the bundle's path among their arguments; conmon may not have written its own number yet."""
+    All of them have the bundle's path among their arguments, but for the moments between fork and exec: the first such
+    is told by conmon's log being locked, later ones by looking again after a pause."""
     deadline = time.monotonic() + KILL_TIMEOUT
-    while paths.bundle.exists() and (found := processes.with_argument(str(paths.bundle))):
+    clean = not paths.bundle.exists()
+    while not clean:
+        found = processes.with_argument(str(paths.bundle))
         for process in found:
             with process.opened() as fd:
                 if fd is not None:
                     processes.send(fd, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            raise ContainerFailure("an interrupted creation of the container does not end", final=False)
+        if found or is_being_spawned(paths):
+            if time.monotonic() > deadline:
+                raise ContainerFailure("an interrupted creation of the container does not end", final=False)
+            await asyncio.sleep(_RETRY)
+            continue
         await asyncio.sleep(_RETRY)
+        clean = not processes.with_argument(str(paths.bundle))
 
 
 async def _within(seconds: float, fd: int, sentence: str) -> None:

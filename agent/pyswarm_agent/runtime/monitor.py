@@ -4,6 +4,7 @@ its exit code, and outlives the agent."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,7 @@ class Monitor:
         loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         log = os.open(paths.conmon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(log, fcntl.LOCK_EX)  # conmon has it from the fork on, until it is a daemon: see is_being_spawned
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._argv(paths, terminal=terminal),
@@ -125,6 +127,21 @@ class Monitor:
             "--full-attach",
             *(["--terminal"] if terminal else []),
         ]
+
+
+def is_being_spawned(paths: TaskPaths) -> bool:
+    """Whether somebody's conmon for this task is between its fork and its exec, where it cannot be told by its name."""
+    try:
+        fd = os.open(paths.conmon_log, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def find_conmon(paths: TaskPaths) -> Process | None:
