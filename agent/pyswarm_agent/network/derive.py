@@ -104,8 +104,8 @@ def unfit_tasks(inputs: NetworkInputs) -> frozenset[str]:
     """This node's tasks that take no new connections, known here before the managers say so.
 
     Not those that are told to leave while the endpoints still have them: endpoints change everywhere by revisions,
-    orders come task by task. An owner that began to redirect on its orders would pass flows on to tasks that leave in the very
-    same revision on other hosts, and those would pass them on again."""
+    orders come task by task. An owner that began to redirect on its orders would pass flows on to tasks that leave in
+    the very same revision on other hosts, and those would pass them on again."""
     return frozenset(
         task_id
         for task_id, task in inputs.tasks.items()
