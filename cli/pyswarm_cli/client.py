@@ -67,6 +67,12 @@ class Cluster:
     def context(self) -> Context:
         return self._chosen[1]
 
+    @property
+    def channel(self) -> grpc.Channel:
+        """For stubs of other services than Control; within a `pick`, where it is ready."""
+        assert self._channel is not None
+        return self._channel
+
     @cached_property
     def _credentials(self) -> grpc.ChannelCredentials:
         context = self.context

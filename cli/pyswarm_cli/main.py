@@ -22,10 +22,10 @@ OBJECTS = {
     "lab": Lazy("pyswarm_cli.commands.lab:lab", "A whole cluster on this machine, to try things out"),
     "manager": Lazy("pyswarm_cli.commands.manager:manager", "Run the manager daemon"),
     "agent": Lazy("pyswarm_cli.commands.agent:agent", "Run the agent daemon"),
-    "swarm": Lazy("pyswarm_cli.commands.swarm:swarm", "Not in this version: init, join, leave", hidden=True),
-    "init": Lazy("pyswarm_cli.commands.swarm:init", "Not in this version", hidden=True),
-    "join": Lazy("pyswarm_cli.commands.swarm:join", "Not in this version", hidden=True),
-    "leave": Lazy("pyswarm_cli.commands.swarm:leave", "Not in this version", hidden=True),
+    "swarm": Lazy("pyswarm_cli.commands.swarm:swarm", "Make a cluster, join it, leave it"),
+    "init": Lazy("pyswarm_cli.commands.swarm:init", "Make this host the first manager of a new cluster"),
+    "join": Lazy("pyswarm_cli.commands.swarm:join", "Make this host a node of a cluster"),
+    "leave": Lazy("pyswarm_cli.commands.swarm:leave", "Take this host out of its cluster"),
 }
 
 

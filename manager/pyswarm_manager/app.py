@@ -18,6 +18,7 @@ import grpc
 
 from pyswarm_core import systemd, tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
+from pyswarm_core.etcd.cluster import Cluster as EtcdMembers
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
@@ -34,9 +35,10 @@ from pyswarm_manager.clock import SystemClock
 from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
 from pyswarm_manager.join.authorize import AuthorizationInterceptor
+from pyswarm_manager.join.learner import promote_own
 from pyswarm_manager.join.servicer import JoinServicer, MembershipServicer
 from pyswarm_manager.join.vault import SEED, Vault
-from pyswarm_manager.settings import Settings
+from pyswarm_manager.settings import Settings, split_address
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 
@@ -87,9 +89,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     etcd_identity = tls.Identity.load(settings.etcd_tls_dir) if settings.etcd_tls_dir else identity
     store = EtcdStore.connect(settings.etcd_endpoints, etcd_identity)
     manager = Manager(settings, identity, store)
+    host, _ = split_address(settings.advertise, "advertised")
+    promoting = asyncio.create_task(promote_own(EtcdMembers(store.client), host))
     try:
         await manager.run(stop)
     finally:
+        promoting.cancel()
+        await asyncio.gather(promoting, return_exceptions=True)
         await store.close()
         log.info("manager stopped", manager=settings.manager_id)
 

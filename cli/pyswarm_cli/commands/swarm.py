@@ -1,28 +1,130 @@
-"""`init`, `join`, `leave` and `swarm`: names that fingers know, for which this version has no answer yet."""
+"""`pyswarm swarm`: make a cluster, join it, leave it. `init`, `join` and `leave` are short for three of them."""
 
 from __future__ import annotations
 
+import socket
+
 import click
 
-from pyswarm_core.errors import PyswarmError
+from pyswarm_cli.client import Cluster
+from pyswarm_cli.commands.shared import with_cluster
+from pyswarm_cli.lazy import LazyGroup
 
-_ANY = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+_ADVERTISE = click.option(
+    "--advertise-addr", "advertised", default="", metavar="ADDRESS", help="This host's IPv4 address for other hosts."
+)
+_SKIP = click.option("--skip-check", is_flag=True, help="Do not check this host first.")
+CONTEXT = "default"  # root's, on a manager
 
 
-def _absent(name: str) -> click.Command:
-    @click.command(name, context_settings=_ANY)
-    @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-    def command(args: tuple[str, ...]) -> None:
-        """Not in this version."""
-        raise PyswarmError(
-            f"'pyswarm {name}' is not in this version; start a cluster on this machine with 'pyswarm lab up', or run "
-            "'pyswarm manager run' and 'pyswarm agent run' with certificates of your own"
+@click.command("init")
+@_ADVERTISE
+@_SKIP
+def init(advertised: str, skip_check: bool) -> None:
+    """Make this host the first manager of a new cluster."""
+    from pyswarm_cli.bootstrap import host, member, steps
+
+    host.refuse_all_but_root("pyswarm init")
+    member.refuse_members()
+    if not skip_check:
+        _check("manager")
+    made = steps.init(host.own_address(advertised), socket.gethostname(), CONTEXT)
+    click.echo(f"Cluster made: this host is the manager {made.member.node_id}.")
+    _started(made.commands)
+    click.echo(f"\nTo add a worker, run there:\n\n    {steps.join_line(made.worker_token, made.member.address)}\n")
+    click.echo("To add a manager, run 'pyswarm swarm join-token manager' here and follow what it says.")
+
+
+@click.command("join")
+@click.argument("manager", metavar="HOST[:PORT]")
+@click.option("--token", required=True, metavar="TOKEN", help="From 'pyswarm swarm join-token' on a manager.")
+@_ADVERTISE
+@_SKIP
+def join(manager: str, token: str, advertised: str, skip_check: bool) -> None:
+    """Make this host a node of the cluster that the manager at HOST:PORT is of.
+
+    The token says whether as a worker or as a manager. It is sent only to a manager that has proven to be of the
+    token's cluster.
+    """
+    from pyswarm_cli.bootstrap import enroll, host, member, steps
+    from pyswarm_core.enrolment import JoinToken
+
+    parsed = JoinToken.parse(token)
+    enroll.join_address(manager)
+    host.refuse_all_but_root("pyswarm join")
+    member.refuse_members()
+    if not skip_check:
+        _check("agent")
+    made = steps.join(parsed, manager, host.own_address(advertised), socket.gethostname(), CONTEXT)
+    click.echo(f"This host joined the cluster as the {made.member.role} {made.member.node_id}.")
+    _started(made.commands)
+
+
+@click.command("leave")
+@click.option("--force", is_flag=True, help="Also as a manager, and when this host's record cannot be read.")
+def leave(force: bool) -> None:
+    """Take this host out of its cluster.
+
+    Its daemons are stopped and their files removed. First run 'pyswarm node rm --force' with its name on a manager:
+    that moves its tasks elsewhere and ends its containers.
+    """
+    from pyswarm_cli.bootstrap import host, steps
+
+    host.refuse_all_but_root("pyswarm leave")
+    for line in steps.leave(CONTEXT, force=force):
+        click.echo(line)
+
+
+@click.command("join-token")
+@click.argument("role", type=click.Choice(["worker", "manager"]))
+@click.option("--rotate", is_flag=True, help="Make a new one; the former is refused from then on.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the token alone.")
+@with_cluster
+def join_token(cluster: Cluster, role: str, rotate: bool, quiet: bool) -> None:
+    """Show how a host joins as a worker or as a manager."""
+    from pyswarm_cli.bootstrap import steps
+
+    tokens = steps.tokens(cluster, role if rotate else "")
+    token = getattr(tokens, role)
+    if quiet:
+        click.echo(token)
+        return
+    if rotate:
+        click.echo(f"The {role}s' token was replaced; the former is refused from now on.\n")
+    click.echo(f"To add a {role}, run there:\n\n    pyswarm join --token {token} {tokens.address}\n")
+
+
+@click.group("swarm", cls=LazyGroup)
+def swarm() -> None:
+    """Make a cluster, join it, leave it."""
+
+
+for _command in (init, join, leave, join_token):
+    swarm.add_command(_command)
+
+
+def _check(role: str) -> None:
+    """Raises PreconditionFailed with the first finding; warnings are told on stderr."""
+    from pyswarm_cli.system import checks
+    from pyswarm_core.errors import PreconditionFailed
+
+    results = [r for each in dict.fromkeys(("agent", role)) for r in checks.run(each) if not r.ok]
+    for result in dict.fromkeys(r for r in results if r.warns):
+        click.echo(f"warning: {result.name}: {result.detail}", err=True)
+    faults = list(dict.fromkeys(r for r in results if not r.warns))
+    for result in faults[1:]:
+        click.echo(f"FAIL {result.name}: {result.detail}", err=True)
+    if faults:
+        raise PreconditionFailed(
+            f"this host is not fit yet: {faults[0].name}: {faults[0].detail} (nothing was changed; 'pyswarm system "
+            f"check --role {role}' shows all, --skip-check goes on regardless)"
         )
 
-    return command
 
-
-init = _absent("init")
-join = _absent("join")
-leave = _absent("leave")
-swarm = _absent("swarm")
+def _started(commands: list[str]) -> None:
+    if not commands:
+        click.echo("Its daemons were started by systemd; 'journalctl -u pyswarm-agent' shows what they say.")
+        return
+    click.echo("systemd is not the first process here: start the daemons yourself, in this order:\n")
+    for command in commands:
+        click.echo(f"    {command}")

@@ -36,7 +36,9 @@ class EnrollRequest(_message.Message):
     """the same"""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningRequest]:
-        """a worker's token: role worker; a manager's: manager, etcd, client"""
+        """One for each role that a node can have; those are signed that the token is for. A worker's: worker; a manager's:
+        manager, etcd, client.
+        """
 
     def __init__(
         self,
@@ -112,9 +114,7 @@ class EnrollResponse(_message.Message):
     """new, and the manager's choice: nobody can ask for another node's"""
     ca_pem: _builtins.bytes
     @_builtins.property
-    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedCertificate]:
-        """in the order of the requests"""
-
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedCertificate]: ...
     @_builtins.property
     def managers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """HOST:PORT of the living ones' API"""

@@ -59,25 +59,25 @@ class JoinServicer(rpc.JoinServicer):
                 "The join token is not valid, or not any more: ask a manager with 'pyswarm swarm join-token worker' "
                 "for the one of today.",
             )
-        wanted = [part.role for part in request.requests]
-        if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= GRANTED[kind]:
+        wanted = {part.role: part.csr_pem for part in request.requests}
+        if missing := GRANTED[kind] - set(wanted):
             raise InvalidInput(
-                f"A {kind}'s token is for the roles {', '.join(sorted(GRANTED[kind]))}, each once, not for "
-                f"{', '.join(wanted) or 'none'}."
+                f"A {kind}'s token needs a request for each of its roles, and {', '.join(sorted(missing))} is missing: "
+                "join with a pyswarm of this cluster's version."
             )
         node_id = new_id(self._rng)
         signed = []
-        for part in request.requests:
-            is_server = part.role in ("manager", "etcd")
+        for role in sorted(GRANTED[kind]):
+            is_server = role in ("manager", "etcd")
             certificate = authority.certify(
-                public_key_of(part.csr_pem),
-                common_name=f"root@{request.hostname or node_id}"[:64] if part.role == "client" else node_id,
-                role=cast(Role, part.role),
+                public_key_of(wanted[role]),
+                common_name=f"root@{request.hostname or node_id}"[:64] if role == "client" else node_id,
+                role=cast(Role, role),
                 names=[request.hostname] if is_server and request.hostname else [],
                 addresses=[request.address, "127.0.0.1"] if is_server else [],
             )
-            signed.append(pb.SignedCertificate(role=part.role, cert_pem=certificate))
-        log.info("certificates signed", node=node_id, roles=wanted, hostname=request.hostname, peer=context.peer())
+            signed.append(pb.SignedCertificate(role=role, cert_pem=certificate))
+        log.info("certificates signed", node=node_id, kind=kind, hostname=request.hostname, peer=context.peer())
         return pb.EnrollResponse(
             node_id=node_id,
             ca_pem=authority.ca_pem,

@@ -1,0 +1,1 @@
+"""How a host becomes a member of a cluster: its files, its units, and the dialogue with a manager."""

@@ -1,0 +1,59 @@
+"""What a member is: its place in the cluster, kept in /etc/pyswarm/node.json, which is written last. Pure, but for
+reading and writing that file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pyswarm_core.errors import PreconditionFailed
+
+API_PORT, JOIN_PORT, ETCD_PORT, ETCD_PEER_PORT = 2377, 2378, 2379, 2380
+ETC = Path("/etc/pyswarm")
+DATA = Path("/var/lib/pyswarm")
+RECORD = ETC / "node.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    node_id: str
+    role: str  # manager or worker
+    address: str  # IPv4, by which other hosts reach this one
+    hostname: str
+    managers: tuple[str, ...]  # HOST:PORT of the API
+    etcd: tuple[str, ...] = ()  # HOST:PORT; managers only, its own among them
+
+    @property
+    def daemons(self) -> tuple[str, ...]:
+        """In the order in which they start."""
+        return ("etcd", "manager", "agent") if self.role == "manager" else ("agent",)
+
+
+def load() -> Member | None:
+    """None: this host is no member. PreconditionFailed: its record makes no sense."""
+    try:
+        document = json.loads(RECORD.read_text())
+        return Member(**{**document, "managers": tuple(document["managers"]), "etcd": tuple(document["etcd"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise PreconditionFailed(
+            f"{RECORD} cannot be read as this host's membership; mend it, or remove it with 'pyswarm leave --force'"
+        ) from None
+
+
+def save(member: Member) -> None:
+    draft = RECORD.with_suffix(".new")
+    draft.write_text(json.dumps(asdict(member), indent=2) + "\n")
+    draft.replace(RECORD)
+
+
+def refuse_members() -> None:
+    """Raises PreconditionFailed on a host that is in a cluster already."""
+    found = load()
+    if found is not None:
+        raise PreconditionFailed(
+            f"this host is in a cluster already, as the {found.role} {found.node_id}; nothing was changed. 'pyswarm "
+            "node ls' shows the cluster, 'pyswarm leave' takes the host out of it"
+        )

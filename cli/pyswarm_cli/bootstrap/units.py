@@ -1,0 +1,137 @@
+"""The systemd units, as text. Pure. `systemd-analyze verify` reads them in a test.
+
+The agent's is barely hardened, and why is in it: its children are containers, which inherit what is taken from it, and
+its mounts must be the host's, or they would end with it. Stopping it ends the agent's own process alone (KillMode), and
+the cgroups below it are its own to fill (Delegate): containers outlive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyswarm_cli.bootstrap.member import DATA, ETC
+
+FOLDER = "/etc/systemd/system"
+_RESTART = """Restart=always
+RestartSec=1s
+"""
+# Daemons that touch nothing but their files and sockets.
+_HARDENED = """UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+"""
+
+
+def name(daemon: str) -> str:
+    return f"pyswarm-{daemon}.service"
+
+
+def units(daemons: Sequence[str], pyswarm: str, etcd: str) -> dict[str, str]:
+    """Unit name → text. `pyswarm`, `etcd`: absolute paths, or a command line that begins with one."""
+    made = {"etcd": _etcd(etcd), "manager": _manager(pyswarm), "agent": _agent(pyswarm)}
+    return {name(daemon): made[daemon] for daemon in daemons}
+
+
+def _etcd(etcd: str) -> str:
+    return f"""[Unit]
+Description=etcd, the store of pyswarm
+Documentation=man:etcd(1)
+Wants=network-online.target
+After=network-online.target
+# Debian's own unit would take the same ports.
+Conflicts=etcd.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+EnvironmentFile={ETC}/etcd.env
+ExecStart={etcd}
+# A member that waits for the others is not ready, and not stuck.
+TimeoutStartSec=infinity
+{_RESTART}LimitNOFILE=65536
+OOMScoreAdjust=-900
+IOSchedulingClass=best-effort
+IOSchedulingPriority=0
+StateDirectory=pyswarm/etcd
+StateDirectoryMode=0700
+{_HARDENED}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _manager(pyswarm: str) -> str:
+    return f"""[Unit]
+Description=pyswarm manager
+Wants=network-online.target {name("etcd")}
+# It waits for etcd by itself: the order only spares it the wait.
+After=network-online.target {name("etcd")}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+EnvironmentFile={ETC}/manager.env
+ExecStart={pyswarm} manager run
+WatchdogSec=30s
+{_RESTART}LimitNOFILE=65536
+OOMScoreAdjust=-800
+StateDirectory=pyswarm/manager
+StateDirectoryMode=0700
+ReadWritePaths=-{ETC}/tls
+{_HARDENED}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _agent(pyswarm: str) -> str:
+    return f"""[Unit]
+Description=pyswarm agent
+Wants=network-online.target
+After=network-online.target nftables.service {name("manager")}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+EnvironmentFile={ETC}/agent.env
+ExecStart={pyswarm} agent run
+WatchdogSec=30s
+{_RESTART}# Containers and their monitors live on when the agent is stopped, restarted or killed.
+KillMode=process
+Delegate=yes
+# Limits are inherited by containers, so they are not lowered here.
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-500
+# When a container is killed for its memory, the agent is not to be stopped for that.
+OOMPolicy=continue
+UMask=0077
+# No Protect*, Private* or ReadWritePaths: each makes a mount namespace of its own, and containers' mounts would end
+# with the agent. No seccomp filter, NoNewPrivileges or capability bound: containers would inherit it.
+StateDirectory={DATA.name}
+RuntimeDirectory=pyswarm
+# Namespaces and exit codes of the containers that outlive it are there.
+RuntimeDirectoryPreserve=yes
+
+[Install]
+WantedBy=multi-user.target
+"""

@@ -1,0 +1,134 @@
+"""From bare hosts to a cluster by `init` and `join`, and out of it by `leave`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from tests.integration.join.hosts import Bare, bare_hosts, eventually
+
+from pyswarm_core import tls
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not shutil.which("etcd"), reason="builds hosts of namespaces: needs root and etcd-server"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[list[Bare]]:
+    with bare_hosts(4) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def token(bare: list[Bare]) -> str:
+    """Of workers, as `init` on the first host printed it."""
+    printed = bare[0].run("init", "--advertise-addr", bare[0].address)
+    assert "systemd is not the first process here" in printed
+    bare[0].start(printed)
+    eventually(lambda: _ready(bare[0], 1), "the first node is ready", bare=bare[0])
+    found = re.search(rf"pyswarm join --token (PYSWTKN-1-\S+) {re.escape(bare[0].address)}:2377", printed)
+    assert found, printed
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def worker(bare: list[Bare], token: str) -> Bare:
+    bare[1].start(bare[1].run("join", "--token", token, f"{bare[0].address}:2377"))
+    eventually(lambda: _ready(bare[0], 2), "the worker is ready", bare=bare[1])
+    return bare[1]
+
+
+def _ready(manager: Bare, count: int) -> bool:
+    nodes = manager.nodes()
+    return len(nodes) == count and all(node["status"] == "ready" for node in nodes)
+
+
+def test_init_leaves_no_key_of_the_authority_on_disk(bare: list[Bare], token: str) -> None:
+    seed = bare[0].host.data / "manager" / "seed.json"
+    eventually(lambda: not seed.exists(), "the seed was moved into etcd")
+    assert not any("ca-key" in name for name in bare[0].files())
+    key = bare[0].host.etc / "pyswarm" / "tls" / "key.pem"
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("words", [("init",), ("join", "--token", "TOKEN", "MANAGER")])
+def test_a_member_stays_as_it_is(bare: list[Bare], token: str, worker: Bare, words: tuple[str, ...]) -> None:
+    given = [token if w == "TOKEN" else bare[0].address if w == "MANAGER" else w for w in words]
+    for host in (bare[0], worker):
+        before = host.files()
+        said = host.run(*given, code=1)
+        assert "is in a cluster already" in said and "nothing was changed" in said
+        assert host.files() == before
+
+
+def test_the_workers_certificate(bare: list[Bare], worker: Bare) -> None:
+    identity = tls.Identity.load(worker.host.etc / "pyswarm" / "tls")
+    assert identity.subject.role == "worker"
+    node = next(n for n in bare[0].nodes() if n["id"] == identity.subject.common_name)
+    assert node["hostname"] == worker.host.name
+    assert not (worker.host.etc / "pyswarm" / "etcd-tls").exists()
+
+
+def test_a_rotated_token_is_refused(bare: list[Bare], token: str) -> None:
+    new = bare[0].run("swarm", "join-token", "worker", "--rotate", "-q").strip()
+    assert new != token
+    assert new[:60] == token[:60], "the cluster's authority is the same"
+    assert bare[0].run("swarm", "join-token", "worker", "-q").strip() == new
+    said = bare[3].run("join", "--token", token, bare[0].address, code=1)
+    assert "not valid" in said and "join-token worker" in said
+    assert not bare[3].files()
+
+
+def test_another_clusters_token_is_not_sent(bare: list[Bare], token: str) -> None:
+    other = token[:10] + ("a" if token[10] != "a" else "b") + token[11:]
+    before = bare[0].log("manager").count("join secret")
+    said = bare[3].run("join", "--token", other, bare[0].address, code=1)
+    assert "is not a manager of this token's cluster" in said and "was not sent" in said
+    assert bare[0].log("manager").count("join secret") == before
+    assert not bare[3].files()
+
+
+def test_a_second_manager(bare: list[Bare], token: str, worker: Bare) -> None:
+    before = len(bare[0].nodes())
+    manager_token = bare[0].run("swarm", "join-token", "manager", "-q").strip()
+    third = bare[2]
+    third.start(third.run("join", "--token", manager_token, bare[0].address))
+    eventually(lambda: _ready(bare[0], before + 1), "the manager's node is ready", bare=third)
+    eventually(lambda: "etcd member has a vote" in third.log("manager"), "its etcd votes", bare=third)
+
+    def both_manage() -> bool:
+        said = sorted(n["manager_status"] for n in third.nodes() if n["manager_status"])
+        return said == ["leader", "reachable"]
+
+    eventually(both_manage, "asked by the new manager, both manage", bare=third)
+
+
+def test_leave_and_join_again(bare: list[Bare], token: str, worker: Bare) -> None:
+    said = worker.run("leave", code=1)
+    assert "still runs here" in said
+    former = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
+    worker.stop("agent")
+    worker.run("leave")
+    assert not worker.files()
+    assert "in no cluster" in worker.run("leave", code=1)
+    bare[0].run("node", "rm", "--force", former)
+    now = bare[0].run("swarm", "join-token", "worker", "-q").strip()
+    worker.start(worker.run("join", "--token", now, bare[0].address))
+    again = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
+    assert again != former
+    eventually(
+        lambda: any(n["id"] == again and n["status"] == "ready" for n in bare[0].nodes()), "it is back", bare=worker
+    )
+
+
+def test_a_manager_leaves_by_force_alone(bare: list[Bare], token: str) -> None:
+    assert "--force" in bare[0].run("leave", code=1)
+    assert bare[0].pid("manager")

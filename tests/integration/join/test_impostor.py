@@ -1,0 +1,140 @@
+"""A joiner meets servers that are not the cluster's. None of them may see a byte of the secret."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from tests.support.etcd import free_port
+
+from pyswarm_cli.bootstrap.enroll import enroll
+from pyswarm_core import tls
+from pyswarm_core.enrolment import JoinToken, digest_of_pem, new_request, new_secret
+from pyswarm_core.errors import InvalidInput, PreconditionFailed, PyswarmError
+from pyswarm_core.store.memory import MemoryStore
+from pyswarm_core.v1 import join_pb2 as pb
+from pyswarm_core.v1 import join_pb2_grpc as rpc
+from pyswarm_manager.api.errors import ErrorInterceptor
+from pyswarm_manager.join.servicer import JoinServicer
+from pyswarm_manager.join.vault import Seed, Vault
+
+
+class Recorder(rpc.JoinServicer):
+    def __init__(self) -> None:
+        self.heard: list[pb.EnrollRequest] = []
+
+    async def Enroll(self, request: pb.EnrollRequest, context: object) -> pb.EnrollResponse:
+        self.heard.append(request)
+        return pb.EnrollResponse()
+
+
+@asynccontextmanager
+async def serving(servicer: rpc.JoinServicer, key: bytes, chain: bytes) -> AsyncIterator[str]:
+    """Where a joiner is told that the manager is."""
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    rpc.add_JoinServicer_to_server(servicer, server)
+    port = free_port()
+    server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(key, chain)]))
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port - 1}"
+    finally:
+        await server.stop(0)
+
+
+REAL = tls.Authority.create("real")
+TOKEN = JoinToken(digest_of_pem(REAL.ca_pem), new_secret())
+
+
+def _impostors() -> dict[str, tuple[bytes, bytes]]:
+    """What each one has: (key, certificates that it presents)."""
+    foreign = tls.Authority.create("real")
+    server = foreign.issue(common_name="m", role="manager")
+    worker = REAL.issue(common_name="w", role="worker")
+    expired = REAL.issue(common_name="m", role="manager", days=0)
+    return {
+        "foreign": (server.key_pem, server.cert_pem + foreign.ca_pem),
+        "foreign, and shows the real authority": (server.key_pem, server.cert_pem + REAL.ca_pem),
+        "a worker of the cluster": (worker.key_pem, worker.cert_pem + REAL.ca_pem),
+        "a manager of the past": (expired.key_pem, expired.cert_pem + REAL.ca_pem),
+    }
+
+
+@pytest.mark.parametrize("impostor", _impostors())
+async def test_an_impostor_gets_no_secret(impostor: str) -> None:
+    key, chain = _impostors()[impostor]
+    recorder = Recorder()
+    async with serving(recorder, key, chain) as where:
+        with pytest.raises(PreconditionFailed, match="secret was not sent"):
+            await asyncio.to_thread(enroll, TOKEN, where, "h", "10.0.0.9")
+    assert recorder.heard == []
+
+
+async def test_the_real_one_signs_what_the_token_is_for() -> None:
+    vault = Vault(MemoryStore())
+    seed = Seed.create(REAL)
+    await _take(vault, seed)
+
+    async def managers() -> dict[str, str]:
+        return {"m": "10.0.0.1:2377"}
+
+    import random
+
+    manager = REAL.issue(common_name="m", role="manager")
+    servicer = JoinServicer(vault, managers, ["10.0.0.1:2379"], random.SystemRandom())
+    async with serving(servicer, manager.key_pem, manager.cert_pem + REAL.ca_pem) as where:
+        found = {}
+        for role in ("worker", "manager"):
+            token = JoinToken.parse(seed.token(role))
+            found[role] = await asyncio.to_thread(enroll, token, where, "host", "10.0.0.9")
+        with pytest.raises(PreconditionFailed, match="not valid"):
+            await asyncio.to_thread(enroll, JoinToken(TOKEN.digest, new_secret()), where, "host", "10.0.0.9")
+        await vault.rotate("worker")
+        with pytest.raises(PreconditionFailed, match="not valid"):
+            await asyncio.to_thread(enroll, JoinToken.parse(seed.token("worker")), where, "host", "10.0.0.9")
+    assert set(found["worker"].identities) == {"worker"}
+    assert found["worker"].etcd == ()
+    assert set(found["manager"].identities) == {"manager", "etcd", "client"}
+    assert found["manager"].etcd == ("10.0.0.1:2379",)
+    assert found["worker"].identities["worker"].subject == tls.Peer(found["worker"].node_id, "worker")
+    names, addresses = tls.alternatives_of(found["worker"].identities["worker"].cert_pem)
+    assert (names, addresses) == (["pyswarm"], []), "a worker chooses no name of its certificate"
+
+
+async def test_a_request_that_its_key_has_not_signed() -> None:
+    from pyswarm_core.enrolment import public_key_of
+
+    _, request = new_request()
+    body = request.splitlines()
+    body[1] = body[1][:20] + (b"A" if body[1][20:21] != b"A" else b"B") + body[1][21:]
+    for bad in (b"", b"nonsense", b"\n".join(body)):
+        with pytest.raises(InvalidInput):
+            public_key_of(bad)
+
+
+@pytest.mark.parametrize("text", ["", "x", "PYSWTKN-1-a-b", f"{TOKEN}x", f"x{TOKEN}", str(TOKEN).upper()])
+def test_tokens_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        JoinToken.parse(text)
+    assert TOKEN.secret not in str(refused.value)
+    assert JoinToken.parse(f" {TOKEN}\n") == TOKEN
+
+
+async def test_nobody_answers() -> None:
+    with pytest.raises(PyswarmError, match="no manager answers at"):
+        await asyncio.to_thread(enroll, TOKEN, f"127.0.0.1:{free_port()}", "h", "10.0.0.9")
+
+
+async def _take(vault: Vault, seed: Seed) -> None:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seed.json"
+        path.write_text(seed.dump())
+        await vault.take_seed(path)
+        assert not path.exists()
+        await vault.take_seed(path)
