@@ -12,6 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import asyncio
 import random
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,6 +55,9 @@ DNS_AGAIN = 5.0  # seconds between two attempts to have the name server's port
 def run(settings: Settings) -> int:
     """Until SIGTERM or SIGINT; containers, rules and traffic stay. What cannot work is one line in the log, and 1."""
     configure(settings.log_level)
+    if sys.version_info < (3, 12):
+        # As later versions do by themselves: no thread for each program that is run, which every start would wait for.
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         asyncio.run(_until_signal(settings))
     except PyswarmError as error:
@@ -85,6 +89,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         images = ImageStore(ImageSettings(data_dir=settings.data_dir, run_dir=settings.run_dir))
         lives.push_async_callback(images.close)
         network = NodeNetwork(settings.run_dir)
+        links = network.links
         await network.start()
         lives.push_async_callback(network.stop)
         resolvers = ResolvConf()
@@ -109,10 +114,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             records=Records(journal),
             runtime=runtime,
             images=images,
-            links=network.links,
+            links=links,
             network=network,
             probes=Prober(runtime, time.time),
-            ports=PortWatch(lambda task_id: sockets_in(network.links.path(task_id)), time.time),
+            ports=PortWatch(lambda task_id: sockets_in(links.path(task_id), links.threads), time.time),
             logs=reader,
             names=dns,
             connector=metrics.MeteredConnector(connector, figures.metrics.connected),

@@ -150,8 +150,12 @@ class Runtime(Protocol):
 class Links(Protocol):
     """The task's side of the network: a namespace with one veth. The host's side (VXLAN, routes) is derived apart."""
 
-    async def attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
-        """The namespace with lo up and all /32 addresses; returns its path. Idempotent."""
+    async def attach(
+        self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str], pinned: Callable[[Path], None]
+    ) -> Path:
+        """The namespace with lo up and all /32 addresses; returns its path. Idempotent.
+
+        `pinned` is called as soon as a container can be made in the namespace, before it has addresses."""
         ...
 
     async def detach(self, task_id: str) -> None: ...

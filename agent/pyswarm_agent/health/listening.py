@@ -72,7 +72,7 @@ class KernelSockets:
         self._netlink.close()
 
 
-async def sockets_in(netns: Path) -> Sockets:
+async def sockets_in(netns: Path, threads: namespaces.Threads) -> Sockets:
     """Raises OSError."""
 
     def open_there() -> KernelSockets:
@@ -85,7 +85,7 @@ async def sockets_in(netns: Path) -> Sockets:
             raise
         return found
 
-    return await namespaces.in_own_thread(open_there)
+    return await threads.run(open_there)
 
 
 class Watching:

@@ -6,6 +6,7 @@ for the other. All that a container knows is: everything is behind 169.254.1.1.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -36,6 +37,9 @@ SYSCTLS = {
 }
 
 
+THREADS = max(4, 2 * (os.cpu_count() or 1))  # links made at once: each waits for the kernel's locks half of its time
+
+
 class LinkFailure(PyswarmError):
     """The kernel did not make a task's link."""
 
@@ -63,37 +67,53 @@ class TaskLinks:
         self._mtu = mtu
         self._subnet_of = subnet_of
         self._last: dict[str, Traffic] = {}  # of links that are gone
+        self.threads = namespaces.Threads(THREADS)
 
     def path(self, task_id: str) -> Path:
         return self._folder / task_id
 
-    async def attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+    async def attach(
+        self,
+        task_id: str,
+        addresses: Sequence[str],
+        sysctls: Mapping[str, str],
+        pinned: Callable[[Path], None] = lambda path: None,
+    ) -> Path:
         """The namespace with lo up and all /32 addresses, reachable from this host; returns its path. Idempotent.
 
-        `sysctls`: the net.* ones are set, the others are the runtime's. Raises LinkFailure, InvalidInput (no such
-        sysctl).
+        `sysctls`: the net.* ones are set, the others are the runtime's. `pinned` is called before: the namespace is
+        there and has its sysctls, but no link yet. Raises LinkFailure, InvalidInput (no such sysctl).
         """
         wanted = SYSCTLS | {name: value for name, value in sysctls.items() if name.startswith("net.")}
+        loop = asyncio.get_running_loop()
+
+        def tell(path: Path) -> None:
+            loop.call_soon_threadsafe(pinned, path)
+
         try:
-            return await namespaces.in_own_thread(lambda: self._attach(task_id, addresses, wanted))
+            return await self.threads.run(lambda: self._attach(task_id, addresses, wanted, tell))
         except OSError as e:
             raise LinkFailure(f"the network link of task {task_id} could not be made: {e.strerror}") from e
+
+    def close(self) -> None:
+        """Links stay."""
+        self.threads.close()
 
     async def detach(self, task_id: str) -> None:
         """Nothing there is no error. Raises LinkFailure."""
         try:
-            await namespaces.in_own_thread(lambda: self._detach(task_id))
+            await self.threads.run(lambda: self._detach(task_id))
         except OSError as e:
             raise LinkFailure(f"the network link of task {task_id} could not be removed: {e.strerror}") from e
 
     async def attached(self) -> Sequence[str]:
         """Task ids that have a namespace or veth here, for the clean-up after a crash."""
-        return await namespaces.in_own_thread(self._attached)
+        return await self.threads.run(self._attached)
 
     async def usage(self, task_ids: Collection[str]) -> Mapping[str, Traffic]:
         """Bytes that passed each task's link, and resets that it sent; of a link that is gone, what they were then."""
         wanted = list(task_ids)
-        return await namespaces.in_own_thread(lambda: self._usage(wanted)) if wanted else {}
+        return await self.threads.run(lambda: self._usage(wanted)) if wanted else {}
 
     def forget_usage(self, kept: Collection[str]) -> None:
         """Of links that are gone, all but these tasks'."""
@@ -112,7 +132,9 @@ class TaskLinks:
             found[task_id] = Traffic(bytes_in=link.sent, bytes_out=link.received, resets=_resets_sent())
         return found
 
-    def _attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+    def _attach(
+        self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str], tell: Callable[[Path], None]
+    ) -> Path:
         path, name = self.path(task_id), host_end(task_id)
         with rtnl.Rtnl() as host:
             link = host.link(name)
@@ -131,6 +153,7 @@ class TaskLinks:
                         inside.do(rtnl.set_up(1, {}))
                         _write_sysctls(sysctls)
                         namespaces.pin(path)
+                    tell(path)
                     if link is None:
                         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                         try:

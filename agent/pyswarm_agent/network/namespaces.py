@@ -8,6 +8,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +34,13 @@ def enter_new() -> None:
 def enter(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _check(_libc.setns(descriptor, _CLONE_NEWNET), "setns")
+        _enter(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _enter(descriptor: int) -> None:
+    _check(_libc.setns(descriptor, _CLONE_NEWNET), "setns")
 
 
 def pin(path: Path) -> None:
@@ -59,6 +64,38 @@ def unpin(path: Path) -> None:
     while is_pinned(path):
         _check(_libc.umount2(os.fsencode(path), _MNT_DETACH), f"umount {path}")
     path.unlink(missing_ok=True)
+
+
+class Threads:
+    """A few threads for calls that change their thread's network namespace; after a call its thread is back where it
+    began. They begin in the namespaces of the thread that uses them first. (A new thread for each call costs as much as
+    a call: whoever starts it has to wait until it runs.)"""
+
+    def __init__(self, count: int) -> None:
+        self._homes = threading.local()
+        self._open: list[int] = []
+        self._pool = ThreadPoolExecutor(count, "netns", initializer=self._begin)
+
+    def _begin(self) -> None:
+        self._homes.descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._open.append(self._homes.descriptor)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Not cancelled half-way: it takes milliseconds."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, call)
+
+    def _run(self, call: Callable[[], T]) -> T:
+        # Also before: should the way back have failed, the next call must not begin in a task's namespace.
+        _enter(self._homes.descriptor)
+        try:
+            return call()
+        finally:
+            _enter(self._homes.descriptor)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        while self._open:
+            os.close(self._open.pop())
 
 
 async def in_own_thread(call: Callable[[], T]) -> T:

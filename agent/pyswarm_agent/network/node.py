@@ -63,6 +63,7 @@ class NodeNetwork:
             self._keeper = None
         await self._host.close()
         await self._balancer.close()
+        self.links.close()
 
     async def apply(self, inputs: NetworkInputs) -> None:
         async with self._lock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Protocol
 
 from pyswarm_agent.interfaces import ContainerFailure, Image, ImageFailure
@@ -21,6 +22,7 @@ from pyswarm_agent.tasks.templates import TemplateError
 from pyswarm_agent.tasks.tools import LAST_LINES, Running, Tools
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
+from pyswarm_core.v1 import objects_pb2 as pb
 
 log = get_logger("agent.task")
 
@@ -182,20 +184,36 @@ class TaskRunner:
         await self._addresses.take(task.id, addresses, ADDRESS_WAIT)
         async with tools.slots.create:
             self._interruptible = False
-            results = await asyncio.gather(
-                tools.images.mount(image, task.id),
-                tools.links.attach(task.id, addresses, dict(task.spec.container.sysctls)),
-                return_exceptions=True,
-            )
-            rootfs, netns = results
-            if isinstance(rootfs, BaseException):
-                raise rootfs
-            if isinstance(netns, BaseException):
-                raise netns
-            pid = await tools.runtime.create(container_request(task, image, rootfs, netns, tools.here))
+            pid = await self._make_parts(task, image, addresses)
         self._interruptible = True
         async with asyncio.timeout(READY_WAIT):
             await tools.ready.wait_for_task(task.id)
+        return pid
+
+    async def _make_parts(self, task: pb.Task, image: Image, addresses: list[str]) -> int:
+        """The link side by side with what needs no more of it than the namespace. Returns when all have ended."""
+        tools = self._tools
+        netns: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
+
+        def pinned(path: Path) -> None:
+            if not netns.done():
+                netns.set_result(path)
+
+        async def link() -> None:
+            try:
+                pinned(await tools.links.attach(task.id, addresses, dict(task.spec.container.sysctls), pinned))
+            finally:
+                netns.cancel()
+
+        async def container() -> int:
+            rootfs = await tools.images.mount(image, task.id)
+            return await tools.runtime.create(container_request(task, image, rootfs, await netns, tools.here))
+
+        linked, pid = await asyncio.gather(link(), container(), return_exceptions=True)
+        if isinstance(linked, BaseException):
+            raise linked
+        if isinstance(pid, BaseException):
+            raise pid
         return pid
 
     async def _start(self) -> None:

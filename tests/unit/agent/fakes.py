@@ -169,7 +169,9 @@ class FakeLinks:
         self.links: dict[str, tuple[str, ...]] = {}
         self.failures: list[Exception] = []
 
-    async def attach(self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str]) -> Path:
+    async def attach(
+        self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str], pinned: Callable[[Path], None]
+    ) -> Path:
         if self.failures:
             raise self.failures.pop(0)
         for other, held in self.links.items():

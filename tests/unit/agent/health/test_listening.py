@@ -15,6 +15,7 @@ import pytest
 from tests.unit.agent.fakes import until
 
 from pyswarm_agent.health.listening import KernelSockets, PortWatch, Sockets, sockets_in
+from pyswarm_agent.network import namespaces
 from pyswarm_agent.tasks.listens import NOTHING, Listens
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="entering a network namespace needs root")
@@ -58,16 +59,22 @@ def test_the_kernel_says_whether_it_can_tell(kernel: KernelSockets) -> None:
     kernel.check()
 
 
+@pytest.fixture
+def threads() -> Iterator[namespaces.Threads]:
+    with contextlib.closing(namespaces.Threads(2)) as made:
+        yield made
+
+
 @needs_root
-async def test_sockets_of_a_namespace() -> None:
+async def test_sockets_of_a_namespace(threads: namespaces.Threads) -> None:
     own = Path("/proc/self/ns/net")
     here = own.stat().st_ino
-    with contextlib.closing(await sockets_in(own)) as found, listener("127.0.0.1") as server:
+    with contextlib.closing(await sockets_in(own, threads)) as found, listener("127.0.0.1") as server:
         server.listen()
         assert found.takes("127.0.0.1", server.getsockname()[1])
     assert own.stat().st_ino == here
     with pytest.raises(OSError):
-        await sockets_in(Path("/nowhere"))
+        await sockets_in(Path("/nowhere"), threads)
 
 
 @dataclass
