@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3-venv etcd-server conmon catatonit skopeo buildah golang-github-containers-common nftables
-  conntrack iproute2 procps util-linux docker-registry busybox-static)
+  conntrack iproute2 procps util-linux docker-registry busybox-static prometheus)
 
 stamp=.setup.stamp
 want=$(sha256sum pyproject.toml scripts/setup.sh | sha256sum)
@@ -24,7 +24,7 @@ command -v crun >/dev/null || command -v runc >/dev/null || missing+=(crun)
 if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${missing[*]}" >&2
   export DEBIAN_FRONTEND=noninteractive
-  # The packaged etcd and registry would start daemons of their own; ours are started where they are needed.
+  # The packaged etcd, registry and Prometheus would start daemons of their own; ours are started where they are needed.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy; trap 'rm -f $policy' EXIT; fi
   apt-get update -qq >&2

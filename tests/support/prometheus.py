@@ -46,8 +46,8 @@ def configuration(folder: Path) -> Path:
 
 
 def promtool(*arguments: str, stdin: str | None = None) -> str:
-    """Its output; fails when it finds anything wrong."""
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, input=stdin)
+    """Its output; fails when it finds anything wrong. Paths are from the repository's root."""
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, input=stdin, cwd=REPOSITORY)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

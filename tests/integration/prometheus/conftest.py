@@ -67,7 +67,9 @@ def app(lab: LabUnderTest) -> str:
     """The service's name; it has had visitors, an update and a drain."""
     lab.cli(
         *("service", "deploy", "app", APP, "--replicas", "3", "--publish", "8080:80", "--limit-memory", "64M"),
-        *("--limit-cpu", "0.5", "--update-monitor", "1s", "--drain-timeout", "2s"),
+        *("--limit-cpu", "0.5", "--update-monitor", "1s", "--update-parallelism", "3"),
+        # As the first process of its container busybox ignores SIGTERM.
+        *("--drain-timeout", "2s", "--stop-grace-period", "200ms"),
         *("--label", "prometheus.port=80", "--label", "prometheus.path=/stats/figures"),
     )
     for address in lab.addresses * 5:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.lab
 def test_all_nodes_are_found(lab: LabUnderTest, prom: Prometheus) -> None:
     wanted = {f"{address}:9378" for address in lab.addresses} | {f"{lab.addresses[0]}:9377"}
     eventually(lambda: prom.up("pyswarm") == wanted, "all agents and the manager scraped", 15)
-    roles = {(t["labels"]["component"], t["labels"]["node"]) for t in prom.targets()}
+    found = [t["labels"] for t in prom.targets() if t["scrapePool"] == "pyswarm"]
+    roles = {(labels["component"], labels["node"]) for labels in found}
     assert roles == {("manager", "host-1"), *(("agent", f"host-{n}") for n in (1, 2, 3))}
 
 

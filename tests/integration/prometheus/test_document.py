@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 
 import pytest
 import yaml
 from tests.integration.prometheus.conftest import scraped
+from tests.integration.prometheus.test_alerts import CHECKS
 from tests.support.documented import DOCUMENT, Metric, documented
-from tests.support.lab import REPOSITORY, LabUnderTest
+from tests.support.lab import LabUnderTest
 from tests.support.prometheus import SHIPPED
 from tests.support.scrape import Scrape, parse
 
@@ -57,5 +57,4 @@ def test_its_commands_work(lab: LabUnderTest, app: str) -> None:
             said = lab.on("host-1", *words)
             assert json.loads(said) if "/sd/" in command else parse(said).types, command
         else:
-            done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            assert command in CHECKS, "test_alerts runs these"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration.prometheus.conftest import scraped
+from tests.integration.prometheus.conftest import APP, scraped
 from tests.support.lab import LabUnderTest, eventually
 from tests.support.prometheus import SHIPPED, Prometheus
 from tests.support.scrape import parse
@@ -41,7 +41,7 @@ NAMES = (
 )
 
 
-def counted(lab: LabUnderTest, task: dict[str, Any]) -> dict[str, float]:
+def kernel_says(lab: LabUnderTest, task: dict[str, Any]) -> dict[str, float]:
     *lines, unit, link = lab.on(task["node"], "sh", "-c", READ.replace("TASK", task["id"])).splitlines()
     found = {name: float(line) for name, line in zip(NAMES, lines, strict=True)}
     found["container_cpu_usage_seconds_total"] /= float(unit)
@@ -51,29 +51,48 @@ def counted(lab: LabUnderTest, task: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def test_containers_figures_are_the_kernels(lab: LabUnderTest, app: str) -> None:
-    for task in lab.running(app):
-        address = lab.addresses[int(task["node"].removeprefix("host-")) - 1]
-        before = counted(lab, task)
-        told = parse(scraped(address, 9378))
-        after = counted(lab, task)
-        assert before["container_cpu_usage_seconds_total"] > 0
-        assert before["container_network_transmit_bytes_total"] > 6000
-        for name, least in before.items():
-            value = told.value(name, task=task["id"], service=app, node=task["node"])
-            low, high = sorted((least, after[name]))
-            assert low * (1 - TOLERANCE) <= value <= high * (1 + TOLERANCE), (name, least, value, after[name])
+@pytest.fixture(scope="module")
+def counted(lab: LabUnderTest) -> Iterator[tuple[dict[str, Any], str]]:
+    """A task that nobody but this test talks to, and its host's address. It has answered nine requests."""
+    lab.cli(
+        *("service", "deploy", "counted", APP, "--publish", "8081:80", "--limit-memory", "64M"),
+        *("--stop-grace-period", "200ms"),
+    )
+    task = lab.running("counted")[0]
+    for entry in lab.addresses * 3:
+        with urllib.request.urlopen(f"http://{entry}:8081/", timeout=10) as answer:
+            answer.read()
+    yield task, lab.addresses[int(task["node"].removeprefix("host-")) - 1]
+    lab.run("service", "rm", "counted")
 
 
-def test_backends_count_what_clients_did(lab: LabUnderTest, app: str) -> None:
-    def connections() -> float:
-        told = (parse(scraped(address, 9378)) for address in lab.addresses)
-        return sum(t.value("pyswarm_service_connections_total", service=app) for t in told)
+def test_containers_figures_are_the_kernels(lab: LabUnderTest, counted: tuple[dict[str, Any], str]) -> None:
+    task, address = counted
+    before = kernel_says(lab, task)
+    told = parse(scraped(address, 9378))
+    after = kernel_says(lab, task)
+    assert before["container_cpu_usage_seconds_total"] > 0
+    assert before["container_network_transmit_bytes_total"] > 9 * 6000
+    assert before["container_spec_memory_limit_bytes"] == 64 << 20
+    for name, least in before.items():
+        value = told.value(name, task=task["id"], service="counted", node=task["node"])
+        low, high = sorted((least, after[name]))
+        assert low * (1 - TOLERANCE) <= value <= high * (1 + TOLERANCE), (name, least, value, after[name])
 
-    before = connections()
-    for address in lab.addresses * 3:
-        urllib.request.urlopen(f"http://{address}:8080/", timeout=10).close()
-    assert connections() - before == 9
+
+def test_backends_count_what_clients_did_and_go_with_their_service(
+    lab: LabUnderTest, counted: tuple[dict[str, Any], str]
+) -> None:
+    task, address = counted
+    told = parse(scraped(address, 9378))
+    for name, labels in (("backend", {"task": task["id"]}), ("service", {"service": "counted"})):
+        assert told.value(f"pyswarm_{name}_connections_total", **labels) == 9
+        assert told.value(f"pyswarm_{name}_transmit_bytes_total", **labels) > 9 * 6000
+        assert told.value(f"pyswarm_{name}_receive_bytes_total", **labels) > 9 * 40
+    lab.cli("service", "rm", "counted")
+    eventually(
+        lambda: "counted" not in scraped(address, 9378) + scraped(lab.addresses[0], 9377), "the end of its series", 20
+    )
 
 
 def queries(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
