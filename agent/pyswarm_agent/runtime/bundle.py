@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pyswarm_agent.interfaces import ContainerFailure, ContainerRequest
-from pyswarm_agent.runtime import etcfiles, mounts, spec, users
+from pyswarm_agent.runtime import etcfiles, kernel, mounts, spec, users
 from pyswarm_agent.runtime.host import HostFacts
 from pyswarm_agent.runtime.paths import TaskPaths
 from pyswarm_agent.runtime.rootfs import Rootfs
@@ -76,12 +78,24 @@ def read_process(paths: TaskPaths) -> Mapping[str, Any] | None:
 def remove(paths: TaskPaths) -> None:
     """The bundle and anonymous volumes; logs stay. Nothing there is no error. OSError: something cannot be deleted."""
     for folder in (paths.bundle, paths.volumes):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            pass
+        remove_folder(folder)
     if paths.data.exists():
         paths.deleted.touch()
+
+
+def remove_folder(folder: Path) -> None:
+    """With what a runtime that was killed may have mounted directly in it (crun its own program, for a moment)."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                kernel.unmount(str(path), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+        shutil.rmtree(folder)
 
 
 def _write(path: Path, content: bytes, mode: int = 0o600) -> None:

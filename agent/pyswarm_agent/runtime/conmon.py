@@ -51,7 +51,9 @@ class ConmonRuntime:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._creating = 0
         self._has_parent = False
+        bundle.remove_folder(self._oci.scratch)
         for folder in (
+            self._oci.scratch,
             self._folders.containers,
             self._folders.runtime_root,
             self._folders.tasks,

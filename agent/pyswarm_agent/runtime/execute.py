@@ -47,6 +47,7 @@ async def execute(oci: OciRuntime, paths: TaskPaths, argv: Sequence[str], timeou
                 timeout=timeout,
                 pass_fds=(fd,),
                 keep=OUTPUT,
+                env=oci.environment,
                 before_kill=kill_inside,
             )
         finally:

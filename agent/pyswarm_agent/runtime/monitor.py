@@ -14,7 +14,7 @@ import msgspec
 
 from pyswarm_agent.interfaces import ContainerFailure
 from pyswarm_agent.runtime import failures, processes
-from pyswarm_agent.runtime.oci import OciRuntime
+from pyswarm_agent.runtime.oci import SCRATCH, OciRuntime
 from pyswarm_agent.runtime.paths import TaskPaths
 from pyswarm_agent.runtime.processes import Process
 
@@ -67,7 +67,7 @@ class Monitor:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=(write_end,),
-                env=_environment(write_end),
+                env=_environment(write_end, paths),
                 # Of an OOM kill it also writes a file into its working directory.
                 cwd=paths.bundle,
             )
@@ -156,10 +156,10 @@ def _absolute(program: str) -> str:
     return shutil.which(program) or program
 
 
-def _environment(write_end: int) -> Mapping[str, str]:
+def _environment(write_end: int, paths: TaskPaths) -> Mapping[str, str]:
     # Nothing of systemd's: a container must not be taken for the agent.
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "_OCI_SYNCPIPE": str(write_end)}
+    return {**kept, "_OCI_SYNCPIPE": str(write_end), SCRATCH: str(paths.bundle)}
 
 
 async def _read_line(loop: asyncio.AbstractEventLoop, fd: int) -> bytes:

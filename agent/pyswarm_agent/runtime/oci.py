@@ -21,6 +21,11 @@ _COVER = 'mount -t tmpfs -o size=4k none /sys/fs/cgroup/unified && exec "$0" "$@
 _COVERED = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", _COVER)
 
 
+# crun protects itself from its containers by a copy of itself, for which it needs a temporary file; killed at the wrong
+# moment it leaves that behind. This says where to put it, instead of /tmp.
+SCRATCH = "_LIBCONTAINER_STATEDIR"
+
+
 class State(msgspec.Struct):
     """What `state` prints, as far as it is needed."""
 
@@ -33,17 +38,19 @@ class OciRuntime:
         needs_cover = layout is Layout.HYBRID and "crun" in Path(os.path.realpath(program)).name
         self.name = Path(program).name
         self.root = root
+        self.scratch = root.parent / "scratch"
+        self.environment = {**os.environ, SCRATCH: str(self.scratch)}
         self.prefix: Sequence[str] = (*(_COVERED if needs_cover else ()), program, f"--root={root}")
 
     async def start(self, task_id: str) -> None:
         """ContainerFailure when it cannot be, or was already."""
-        done = await invoke.run([*self.prefix, "start", task_id], timeout=TIMEOUT)
+        done = await self._run("start", task_id)
         if done.code:
             raise failures.translate(done.output, "start")
 
     async def state(self, task_id: str) -> State | None:
         """None: the runtime knows no such container."""
-        done = await invoke.run([*self.prefix, "state", task_id], timeout=TIMEOUT)
+        done = await self._run("state", task_id)
         if done.code:
             return None
         try:
@@ -55,8 +62,11 @@ class OciRuntime:
         """Of a container whose processes are gone. ContainerFailure when its state cannot be removed."""
         if not (self.root / task_id).exists():
             return
-        done = await invoke.run([*self.prefix, "delete", task_id], timeout=TIMEOUT)
+        done = await self._run("delete", task_id)
         if done.code and (self.root / task_id).exists():
-            done = await invoke.run([*self.prefix, "delete", "--force", task_id], timeout=TIMEOUT)
+            done = await self._run("delete", "--force", task_id)
         if done.code and (self.root / task_id).exists():
             raise failures.translate(done.output, "delete")
+
+    async def _run(self, *arguments: str) -> invoke.Done:
+        return await invoke.run([*self.prefix, *arguments], timeout=TIMEOUT, env=self.environment)

@@ -130,6 +130,18 @@ async def test_killed_at_any_moment_of_creating(crun: Containers) -> None:
         assert states[task].running
         await crun.remove(task)
         assert processes_with(f"{crun.folder}/run/containers/{task}") == []
+        assert not (crun.folder / "run" / "containers" / task).exists()
+
+
+async def test_what_a_killed_runtime_had_mounted_is_removed(crun: Containers) -> None:
+    """crun mounts its own program on a temporary file for a moment."""
+    await crun.runtime.create(await crun.request("t1", "true"))
+    for folder in (crun.folder / "run" / "containers" / "t1", crun.folder / "run" / "scratch"):
+        (folder / "crun.abcdef").touch()
+        subprocess.run(["mount", "--bind", "/bin/true", str(folder / "crun.abcdef")], check=True)
+    await crun.restarted().delete("t1")
+    assert list((crun.folder / "run" / "scratch").iterdir()) == []
+    assert str(crun.folder / "run") not in Path("/proc/self/mountinfo").read_text()
 
 
 async def test_conmon_is_killed_and_the_container_lives_on(containers: Containers) -> None:
