@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from pyswarm_agent import app_host, metrics
+from pyswarm_agent import app_host, certificates, metrics
 from pyswarm_agent.app_agent import Agent, Parts, run_together
 from pyswarm_agent.dns.server import DnsServer
 from pyswarm_agent.dns.upstream import ResolvConf
@@ -137,6 +137,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     LogRotator(runtime.rotated_logs).run(),
                     _answer_names(dns),
                     systemd.keep_alive(),
+                    certificates.keep_fresh(
+                        settings.tls_dir, connector.channel, settings.manager_endpoints, random.SystemRandom()
+                    ),
                 )
         finally:
             log.info("agent stopped", node=node_id)

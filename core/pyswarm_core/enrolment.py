@@ -63,17 +63,30 @@ def digest_of_pem(certificate_pem: bytes) -> str:
 
 
 def new_request() -> tuple[bytes, bytes]:
-    """(private key, request for a certificate), PEM. The request names nobody: who it is for is the signer's word."""
+    """(private key, request for a certificate), PEM."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return key, request_of(key)
+
+
+def request_of(key_pem: bytes) -> bytes:
+    """A request for a certificate, PEM. It names nobody: who it is for is the signer's word. Raises InvalidInput."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    try:
+        key = serialization.load_pem_private_key(key_pem, password=None)
+    except ValueError:
+        raise InvalidInput("a private key cannot be read: it is not PEM, or damaged") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InvalidInput("a private key is not of the kind that this cluster uses, ECDSA on P-256")
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private, request.public_bytes(serialization.Encoding.PEM)
+    return request.public_bytes(serialization.Encoding.PEM)
 
 
 def public_key_of(csr_pem: bytes) -> ec.EllipticCurvePublicKey:

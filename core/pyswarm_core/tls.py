@@ -11,7 +11,7 @@ import datetime
 import ipaddress
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +51,10 @@ class Identity:
     def save(self, folder: Path | str) -> None:
         """Writes ca.pem, cert.pem and key.pem (mode 0600), each whole or not at all."""
         _write(Path(folder), {CA_FILE: self.ca_pem, CERT_FILE: self.cert_pem, KEY_FILE: self.key_pem})
+
+    def save_certificate(self, folder: Path | str) -> None:
+        """Replaces cert.pem alone: for one that is made for the same key."""
+        _write(Path(folder), {CERT_FILE: self.cert_pem})
 
     @classmethod
     def load(cls, folder: Path | str) -> Identity:
@@ -199,6 +203,30 @@ def server_credentials(identity: Identity) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([pair], root_certificates=identity.ca_pem, require_client_auth=True)
 
 
+def renewing_server_credentials(current: Callable[[], Identity], *, joining: bool = False) -> grpc.ServerCredentials:
+    """As `server_credentials`, of what is current at each handshake. `joining`: for hosts that have no certificate yet,
+    none is asked for, and the authority's own is presented, too: they know its digest."""
+    import grpc
+
+    shown: list[bytes] = []
+
+    def configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+        shown[:] = [identity.cert_pem]
+        chain = identity.cert_pem + identity.ca_pem if joining else identity.cert_pem
+        roots = None if joining else identity.ca_pem
+        return grpc.ssl_server_certificate_configuration([(identity.key_pem, chain)], root_certificates=roots)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        identity = current()
+        return None if shown == [identity.cert_pem] else configuration(identity)  # None: as before
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(current()),
+        fetch,  # type: ignore[arg-type]  # the stubs do not know that None is allowed
+        require_client_authentication=not joining,
+    )
+
+
 def peer_identity(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Who calls. TLS has proven it already: this only reads it. Raises PreconditionFailed on a plaintext connection."""
     return _subject(peer_certificate(context))
@@ -212,6 +240,12 @@ def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     return bytes(next(iter(certificates)))
 
 
+def validity_of(cert_pem: bytes) -> tuple[float, float]:
+    """(from, to) in Unix seconds."""
+    certificate = _certificate(cert_pem)
+    return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+
+
 def alternatives_of(cert_pem: bytes) -> tuple[list[str], list[str]]:
     """(DNS names, IP addresses) of a certificate."""
     from cryptography import x509
@@ -221,13 +255,6 @@ def alternatives_of(cert_pem: bytes) -> tuple[list[str], list[str]]:
     except x509.ExtensionNotFound:
         return [], []
     return found.get_values_for_type(x509.DNSName), [str(a) for a in found.get_values_for_type(x509.IPAddress)]
-
-
-def joining_credentials(identity: Identity) -> grpc.ServerCredentials:
-    """For hosts that have no certificate yet. The authority's own is presented, too: they know its digest."""
-    import grpc
-
-    return grpc.ssl_server_credentials([(identity.key_pem, identity.cert_pem + identity.ca_pem)])
 
 
 @lru_cache(maxsize=1024)

@@ -36,6 +36,7 @@ from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
 from pyswarm_manager.join.authorize import AuthorizationInterceptor
 from pyswarm_manager.join.learner import promote_own
+from pyswarm_manager.join.renewal import keep_fresh
 from pyswarm_manager.join.servicer import JoinServicer, MembershipServicer
 from pyswarm_manager.join.vault import SEED, Vault
 from pyswarm_manager.settings import Settings, split_address
@@ -90,12 +91,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     store = EtcdStore.connect(settings.etcd_endpoints, etcd_identity)
     manager = Manager(settings, identity, store)
     host, _ = split_address(settings.advertise, "advertised")
-    promoting = asyncio.create_task(promote_own(EtcdMembers(store.client), host))
+
+    async def renewed(fresh: tls.Identity) -> None:
+        manager.identity = fresh
+        if not settings.etcd_tls_dir:
+            store.client.renew(fresh)
+
+    beside = [asyncio.create_task(promote_own(EtcdMembers(store.client), host))]
+    if settings.join_listen:  # a cluster that signs for itself
+        fresh = keep_fresh(manager.vault, settings.tls_dir, settings.member_tls_dir, renewed, random.SystemRandom())
+        beside.append(asyncio.create_task(fresh))
     try:
         await manager.run(stop)
     finally:
-        promoting.cancel()
-        await asyncio.gather(promoting, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await store.close()
         log.info("manager stopped", manager=settings.manager_id)
 
@@ -105,9 +116,9 @@ class Manager:
 
     def __init__(self, settings: Settings, identity: tls.Identity, store: Store) -> None:
         self._settings = settings
-        self._identity = identity
+        self.identity = identity  # replaced when it is renewed
         self._store = store
-        self._vault = Vault(store)
+        self.vault = Vault(store)
         self._health = Health()
         world = CachedWorld()
         figures = metrics.Figures(
@@ -178,10 +189,10 @@ class Manager:
         server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._core.control, server)
         wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
-        membership = MembershipServicer(self._vault, self._core.world, settings.advertise)
+        membership = MembershipServicer(self.vault, self._core.world, settings.advertise)
         join_grpc.add_MembershipServicer_to_server(membership, server)
         self._health.add_to(server)
-        return _listening(server, settings.listen, tls.server_credentials(self._identity))
+        return _listening(server, settings.listen, tls.renewing_server_credentials(lambda: self.identity))
 
     def _join_server(self) -> grpc.aio.Server | None:
         """Nothing but Join is served there: its callers have no certificate."""
@@ -194,16 +205,18 @@ class Manager:
             maximum_concurrent_rpcs=JOINS_AT_ONCE,
         )
         joining = JoinServicer(
-            self._vault, lambda: presence.managers(self._store), settings.etcd_endpoints, random.SystemRandom()
+            self.vault, lambda: presence.managers(self._store), settings.etcd_endpoints, random.SystemRandom()
         )
         join_grpc.add_JoinServicer_to_server(joining, server)
-        return _listening(server, settings.join_listen, tls.joining_credentials(self._identity))
+        return _listening(
+            server, settings.join_listen, tls.renewing_server_credentials(lambda: self.identity, joining=True)
+        )
 
     async def _take_seed(self) -> None:
         """Until etcd has it: without, nobody could join."""
         while True:
             try:
-                return await self._vault.take_seed(self._settings.data_dir / SEED)
+                return await self.vault.take_seed(self._settings.data_dir / SEED)
             except PyswarmError as error:
                 log.warning("the cluster's seed is not stored yet", reason=error)
                 await asyncio.sleep(1)
@@ -214,7 +227,7 @@ class Manager:
         if not address or address == self._settings.advertise:
             raise no_leader()
         options = [*tls.channel_options(), ("grpc.max_receive_message_length", MAX_MESSAGE)]
-        credentials = tls.client_credentials(self._identity)
+        credentials = tls.client_credentials(self.identity)
         async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
             try:
                 async for response in control_grpc.ControlStub(channel).Logs(request):

@@ -21,6 +21,7 @@ class Settings:
     join_listen: str = ""  # where hosts with a join token come: by custom, the port after `listen`'s; "" = nowhere
     tls_dir: Path = Path("/etc/pyswarm/tls")
     etcd_tls_dir: Path | None = None  # None: tls_dir
+    member_tls_dir: Path | None = None  # of the etcd member on this host: renewed with the manager's own
     data_dir: Path = Path("/var/lib/pyswarm/manager")
     metrics_addr: str = METRICS_ADDRESS  # plain HTTP; "" = none
     lease_ttl: int = 5  # seconds that a leader that died is still the leader

@@ -45,6 +45,7 @@ def _manager(member: Member) -> str:
             "PYSWARM_MANAGER_JOIN_LISTEN": f"0.0.0.0:{JOIN_PORT}",
             "PYSWARM_MANAGER_ETCD": ",".join(f"https://{endpoint}" for endpoint in member.etcd),
             "PYSWARM_MANAGER_TLS_DIR": f"{ETC}/tls",
+            "PYSWARM_MANAGER_MEMBER_TLS_DIR": f"{ETC}/etcd-tls",
             "PYSWARM_MANAGER_DATA_DIR": f"{DATA}/manager",
             "PYSWARM_MANAGER_LOG_LEVEL": "info",
         }

@@ -94,7 +94,8 @@ WatchdogSec=30s
 OOMScoreAdjust=-800
 StateDirectory=pyswarm/manager
 StateDirectoryMode=0700
-ReadWritePaths=-{ETC}/tls
+# Certificates are renewed in place.
+ReadWritePaths=-{ETC}/tls -{ETC}/etcd-tls
 {_HARDENED}
 [Install]
 WantedBy=multi-user.target

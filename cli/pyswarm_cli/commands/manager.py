@@ -36,6 +36,7 @@ DAEMON = Daemon(
         "join_listen": "HOST:PORT for hosts with a join token: the port after --listen's; nowhere by default.",
         "tls_dir": "Where ca.pem, cert.pem and key.pem are.",
         "etcd_tls_dir": "The same, for etcd; --tls-dir by default.",
+        "member_tls_dir": "The same, of the etcd member on this host, for renewal; none by default.",
         "data_dir": "Where this manager keeps files.",
         "metrics_addr": "HOST:PORT of /metrics and /sd, in plain HTTP.",
         "lease_ttl": "Seconds until a leader that died is replaced.",

@@ -55,16 +55,25 @@ class Client:
         if not self.endpoints:
             raise InvalidInput("no etcd endpoint is given: name at least one as HOST:PORT")
         self._timeout = timeout
+        self._channels = self._dial(identity)
+        self._former: list[grpc.aio.Channel] = []
+        self._current = 0
+        self._closed = False
+
+    def renew(self, identity: tls.Identity) -> None:
+        """New connections are made with this one. Calls and watches in progress keep theirs for as long as it lives."""
+        self._former += self._channels
+        self._channels = self._dial(identity)
+
+    def _dial(self, identity: tls.Identity | None) -> list[grpc.aio.Channel]:
         options = [*tls.channel_options(), *_OPTIONS]
         credentials = tls.client_credentials(identity) if identity else None
-        self._channels = [
+        return [
             grpc.aio.secure_channel(address, credentials, options=options)
             if credentials
             else grpc.aio.insecure_channel(address, options=options)
             for address in self.endpoints
         ]
-        self._current = 0
-        self._closed = False
 
     async def unary(
         self,
@@ -130,7 +139,7 @@ class Client:
 
     async def close(self) -> None:
         self._closed = True
-        for channel in self._channels:
+        for channel in (*self._channels, *self._former):
             await channel.close()
 
     async def _call(

@@ -60,6 +60,11 @@ class Bare:
         path = self.host.log / f"{daemon}.log"
         return path.read_text(errors="replace")[-3000:] if path.exists() else ""
 
+    def put(self, path: str, content: bytes) -> None:
+        """From within: an overlay does not see what is written to its upper layer beside it."""
+        command = hosts.enter(self.lab, self.host, ["sh", "-c", 'cat > "$0"', path])
+        subprocess.run(command, input=content, check=True, cwd="/")
+
     def nodes(self) -> list[dict[str, Any]]:
         """What `node ls` says; empty while nobody answers."""
         out = self.run("node", "ls", "--format", "json", code=None)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.join.hosts import Bare, bare_hosts, eventually
+from tests.integration.join.hosts import PYSWARM, Bare, bare_hosts, eventually
 
 from pyswarm_core import tls
+from pyswarm_core.enrolment import public_key_of, request_of
+from pyswarm_core.errors import StoreUnavailable
+from pyswarm_core.etcd.store import EtcdStore
+from pyswarm_manager.join.vault import Vault
 
 pytestmark = [
     pytest.mark.lab,
@@ -132,3 +137,47 @@ def test_leave_and_join_again(bare: list[Bare], token: str, worker: Bare) -> Non
 def test_a_manager_leaves_by_force_alone(bare: list[Bare], token: str) -> None:
     assert "--force" in bare[0].run("leave", code=1)
     assert bare[0].pid("manager")
+
+
+def test_a_workers_agent_renews_its_certificate(bare: list[Bare], token: str, worker: Bare) -> None:
+    """Given one that is nearly over, it starts, and fetches another: the certificate changes, the process does not."""
+    eventually(lambda: _ready(bare[0], len(bare[0].nodes())), "all are ready", bare=worker)
+    folder = worker.host.etc / "pyswarm" / "tls"
+    old = tls.Identity.load(folder)
+    short = _authority_of(bare[0]).certify(
+        public_key_of(request_of(old.key_pem)), common_name=old.subject.common_name, role="worker", days=30 / 86400
+    )
+    worker.stop("agent")
+    worker.put("/etc/pyswarm/tls/cert.pem", short)
+    worker.start("    sh -c 'set -a; . /etc/pyswarm/agent.env; exec " + " ".join([*PYSWARM, "agent", "run"]) + "'")
+    pid = worker.pid("agent")
+    eventually(lambda: tls.Identity.load(folder).expires_at > old.expires_at - 86400, "it is renewed", bare=worker)
+    assert tls.Identity.load(folder).subject == old.subject
+    assert worker.pid("agent") == pid
+
+
+def _authority_of(manager: Bare) -> tls.Authority:
+    """Out of etcd, with the manager's certificate, as a manager reads it."""
+
+    async def read() -> tls.Authority:
+        identity = tls.Identity.load(manager.host.etc / "pyswarm" / "tls")
+        store = EtcdStore.connect([f"{manager.address}:2379"], identity)
+        try:
+            return await Vault(store).authority()
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare) -> None:
+    async def read() -> None:
+        identity = tls.Identity.load(worker.host.etc / "pyswarm" / "tls")
+        store = EtcdStore.connect([f"{bare[0].address}:2379"], identity)
+        try:
+            await Vault(store).authority()
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(read())

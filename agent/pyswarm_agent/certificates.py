@@ -1,0 +1,59 @@
+"""A worker has its certificate renewed by whichever manager answers. On a manager's host, the manager does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyswarm_core.errors import PyswarmError
+
+if TYPE_CHECKING:
+    import random
+
+    import grpc.aio
+
+ANSWER_WITHIN = 15.0  # seconds
+
+
+class RemoteSigner:
+    """`channel`: to HOST:PORT, with the certificate as it is now."""
+
+    def __init__(self, channel: Callable[[str], grpc.aio.Channel], managers: Sequence[str]) -> None:
+        self._channel = channel
+        self._managers = managers
+
+    async def __call__(self, csr_pem: bytes) -> bytes:
+        """The certificate, PEM. PyswarmError: no manager gave one; the last one's reason."""
+        import grpc.aio
+
+        from pyswarm_core.v1 import join_pb2 as pb
+        from pyswarm_core.v1 import join_pb2_grpc as rpc
+
+        reason = ""
+        for address in self._managers:
+            channel = self._channel(address)
+            try:
+                answer = await rpc.MembershipStub(channel).Renew(
+                    pb.RenewRequest(csr_pem=csr_pem), timeout=ANSWER_WITHIN
+                )
+                return bytes(answer.cert_pem)
+            except grpc.aio.AioRpcError as error:
+                reason = f"{address}: {error.details() or error.code().name}"
+            finally:
+                await channel.close()
+        raise PyswarmError(f"no manager renews the certificate ({reason})")
+
+
+async def keep_fresh(
+    tls_dir: Path, channel: Callable[[str], grpc.aio.Channel], managers: Sequence[str], rng: random.Random
+) -> None:
+    """For ever."""
+    import asyncio
+
+    from pyswarm_core import renewal
+    from pyswarm_core.tls import Identity
+
+    if Identity.load(tls_dir).subject.role != "worker":
+        await asyncio.Event().wait()
+    await renewal.keep_fresh(tls_dir, RemoteSigner(channel, managers), rng)
