@@ -195,8 +195,7 @@ class Metrics:
         yield from tasks
         for family in self._certificates.families():
             yield from family
-        for family in metrics_containers.families(lives, readings, self._node, self._parent):
-            yield from family
+        yield from metrics_containers.families(lives, readings, self._node, self._parent)
         named, now = figures.service_name, self._clock()
         for family in metrics_traffic.families(lives, traffic, named, self._leavings, self._node, now):
             yield from family

@@ -5,7 +5,7 @@ A container has a series while its control group is there: what was counted of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pyswarm_agent.metrics_readings import GroupFigures, LinkFigures, Readings
@@ -97,8 +97,8 @@ def identity(life: Life, node: str) -> dict[str, str]:
     }
 
 
-def families(lives: Mapping[str, Life], readings: Readings, node: str, parent: str) -> Iterable[Family]:
-    """`parent`: of the groups, as cAdvisor's `id` has it."""
+def families(lives: Mapping[str, Life], readings: Readings, node: str, parent: str) -> Iterator[str]:
+    """`parent`: of the groups, as cAdvisor's `id` has it. Yields "" to pause at."""
     made = {row.name: Family(row.name, row.text, row.kind) for row in (*_GROUP, *_LINK)}
     reserved = Family("container_spec_memory_reservation_limit_bytes", "Memory reserved for it; 0 = none.")
     started = Family("container_start_time_seconds", "When it was started, unix time.")
@@ -114,7 +114,9 @@ def families(lives: Mapping[str, Life], readings: Readings, node: str, parent: s
         reserved.add(life.task.spec.resources.reserve_memory, inside)
         if life.status.timings.started_at:
             started.add(life.status.timings.started_at, inside)
-    return (*made.values(), reserved, started)
+        yield ""
+    for family in (*made.values(), reserved, started):
+        yield from family
 
 
 def _labels(life: Life, node: str, parent: str) -> str:

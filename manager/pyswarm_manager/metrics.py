@@ -148,13 +148,14 @@ class Metrics:
         if not self._figures.is_connected():
             raise StoreUnavailable("This manager has lost etcd and does not know what runs: ask another one, or later.")
 
-    def _told(self, found: Iterable[sd.Group | sd.Refusal]) -> Iterator[sd.Group | sd.Refusal]:
+    def _told(self, found: Iterable[sd.Group | sd.Refusal | None]) -> Iterator[sd.Group | None]:
         """Each refusal is logged once, and again when it came back after having gone away."""
         refused: set[sd.Refusal] = set()
         for each in found:
-            if isinstance(each, sd.Refusal) and each not in refused:
+            if not isinstance(each, sd.Refusal):
+                yield each
+            elif each not in refused:
                 refused.add(each)
                 if each not in self._refused:
                     log.warning("a service is not scraped", service=each.service, reason=each.reason)
-            yield each
         self._refused = refused

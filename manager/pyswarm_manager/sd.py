@@ -41,15 +41,15 @@ class Refusal:
     reason: str
 
 
-def document(groups: Iterable[Group | Refusal]) -> Iterator[str]:
+def document(groups: Iterable[Group | None]) -> Iterator[str]:
     """The JSON array, in pieces."""
     before = "["
     for group in groups:
-        if isinstance(group, Group):
-            yield f"{before}{group}"
-            before = ",\n"
-        else:
+        if group is None:
             yield ""
+            continue
+        yield f"{before}{group}"
+        before = ",\n"
     yield "[]\n" if before == "[" else "]\n"
 
 
@@ -73,18 +73,17 @@ def nodes(world: Snapshot, managers: Iterable[pb.Leader]) -> Iterator[Group]:
         yield _node_group("manager", target, bool(manager.metrics_address), node)
 
 
-def tasks(world: Snapshot) -> Iterator[Group | Refusal]:
-    """Running tasks of services with the label `prometheus.port`, by their addresses in the overlay, which every host
-    of the cluster reaches. The label may also be the container's (what Compose calls `labels`)."""
-    by_name = sorted(world.services.values(), key=lambda service: (service.spec.name, service.id))
-    order = {service.id: number for number, service in enumerate(by_name)}
-    found = [
-        task
-        for task in world.tasks.values()
-        if task.status.state == pb.TASK_STATE_RUNNING and task.service_id in order and task.addresses
-    ]
-    for task in sorted(found, key=lambda t: (order[t.service_id], t.slot, t.id)):
-        yield from _task(world, world.services[task.service_id], task)
+def tasks(world: Snapshot) -> Iterator[Group | Refusal | None]:
+    """None to pause at. Running tasks of services with the label `prometheus.port`, by their addresses in the overlay,
+    which every host of the cluster reaches. The label may also be the container's (what Compose calls `labels`)."""
+    of_service: dict[str, list[pb.Task]] = {}
+    for task in world.tasks.values():
+        if task.status.state == pb.TASK_STATE_RUNNING and task.addresses:
+            of_service.setdefault(task.service_id, []).append(task)
+        yield None
+    for service in sorted(world.services.values(), key=lambda service: (service.spec.name, service.id)):
+        for task in sorted(of_service.get(service.id, ()), key=lambda task: (task.slot, task.id)):
+            yield from _task(world, service, task)
 
 
 def _task(world: Snapshot, service: pb.Service, task: pb.Task) -> Iterator[Group | Refusal]:
