@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pyswarm_cli.lab.layout import REGISTRY_NAME, Lab
-from pyswarm_core.tls import Authority, Identity
+from pyswarm_core.tls import Authority, Identity, Role
 
 
 def issue(lab: Lab) -> Identity:
     """Writes all of them to their places; returns the command line's own."""
     authority = Authority.create(f"pyswarm lab {lab.name}")
     for host in lab.hosts:
-        role = "manager" if host.is_manager else "worker"
+        role: Role = "manager" if host.is_manager else "worker"
         names, addresses = [host.name], [host.address, "127.0.0.1"]
         authority.issue(common_name=host.node_id, role=role, names=names, addresses=addresses).save(
             host.etc / "pyswarm" / "tls"
