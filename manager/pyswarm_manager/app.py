@@ -256,6 +256,8 @@ def _certificates(settings: Settings) -> dict[str, Path]:
     files = {"node": settings.tls_dir / tls.CERT_FILE, "ca": settings.tls_dir / tls.CA_FILE}
     if settings.etcd_tls_dir is not None:
         files["etcd-client"] = settings.etcd_tls_dir / tls.CERT_FILE
+    if settings.member_tls_dir is not None:
+        files["etcd"] = settings.member_tls_dir / tls.CERT_FILE
     return files
 
 

@@ -205,7 +205,7 @@ class _ServiceFamilies:
         self.pending = Family("pyswarm_service_pending_tasks", "Its wanted tasks that have no node yet.")
         self.restarts = Family(
             "pyswarm_service_restarts_total",
-            "Tasks that were made because one before them had failed, since this manager began to lead.",
+            "Tasks made because one before them had failed, counted by this manager while it leads.",
             "counter",
         )
         self.lag = Family(

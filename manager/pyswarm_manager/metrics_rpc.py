@@ -12,6 +12,7 @@ import grpc
 
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import join_pb2 as joining
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -38,7 +39,7 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
         )
         self._ended = Counter("pyswarm_rpc", "Calls that ended, by gRPC code.", ["method", "code"], registry=registry)
         self._streams = Gauge("pyswarm_rpc_streams", "Streams that are open.", ["method"], registry=registry)
-        for file in (control.DESCRIPTOR, wire.DESCRIPTOR):
+        for file in (control.DESCRIPTOR, wire.DESCRIPTOR, joining.DESCRIPTOR):
             for service in file.services_by_name.values():
                 for method in service.methods:
                     name = f"{service.name}/{method.name}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
 from pyswarm_core.scrape.text import Family, labels
+from pyswarm_core.tls import validity_of
 
 log = get_logger("scrape.certificates")
 
@@ -48,16 +49,9 @@ class Certificates:
             known = self._known.get(name)
             if known is not None and known[0] == mark:
                 return known[1]
-            validity = _read(path)
+            validity = Validity(*validity_of(path.read_bytes()))
         except (OSError, ValueError, PyswarmError) as error:
             log.warning("a certificate cannot be read", path=path, error=error)
             return None
         self._known[name] = (mark, validity)
         return validity
-
-
-def _read(path: Path) -> Validity:
-    from cryptography import x509
-
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import grpc
 import pytest
@@ -20,6 +22,8 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.api.errors import ErrorInterceptor
 from pyswarm_manager.metrics import MeteredStore, Metrics
 from pyswarm_manager.plan import changed
+
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 async def test_restarts_are_counted_while_the_service_is_there_and_this_manager_leads() -> None:
@@ -168,6 +172,20 @@ async def test_calls_and_streams_are_counted_by_code() -> None:
     assert found.value("pyswarm_rpc_total", method="Control/WatchRollout", code="cancelled") == 1
     assert not found.has("pyswarm_rpc_total", method="Control/Nothing")
     assert not found.has("pyswarm_rpc_seconds_count", method="Dispatcher/Session")
+
+
+async def test_every_method_of_the_protos_has_a_series() -> None:
+    found = await scraped(Metrics(World(), figures()))
+    methods = set()
+    for path in (REPOSITORY / "protos").rglob("*.proto"):
+        service = ""
+        for line in path.read_text().splitlines():
+            if words := re.match(r"(service|\s+rpc) (\w+)", line):
+                service = words[2] if words[1] == "service" else service
+                if words[1] != "service":
+                    methods.add(f"{service}/{words[2]}")
+    assert len(methods) > 20
+    assert {dict(labels)["method"] for labels in found.samples["pyswarm_rpc_total"]} == methods
 
 
 async def cluster_rollout(cluster: Cluster, stub: control_grpc.ControlAsyncStub):  # type: ignore[no-untyped-def]
