@@ -124,7 +124,15 @@ def _backends(
     draining = Family(
         "pyswarm_backend_draining_seconds", "How long a task has waited for its connections to end; 0 = it does not."
     )
+    lag = Family(
+        "pyswarm_backend_ack_lag_seconds",
+        "How long a task that leaves has waited until all live nodes have confirmed that; 0 = it does not.",
+    )
     for task_id, names in inside.items():
         since = leavings.draining_since(task_id)
-        draining.add(max(0.0, now - since) if since is not None else 0, names)
+        draining.add(max(0.0, now - since) if since is not None else 0.0, names)
+        task = lives[task_id].task
+        waits = task.leaving and not task.released
+        lag.add(max(0.0, now - task.leaving_at) if waits else 0.0, names)
     yield draining
+    yield lag

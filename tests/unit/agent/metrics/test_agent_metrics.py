@@ -178,6 +178,18 @@ async def test_traffic_of_backends_and_services() -> None:
         assert found.samples[f"pyswarm_backend_{name}"] == {frozenset(backend.items()): one}
         assert found.samples[f"pyswarm_service_{name}"] == {frozenset({("service", "web")}): all_of_them}
     assert found.value("pyswarm_backend_draining_seconds", task="t1") == 0
+    assert found.value("pyswarm_backend_ack_lag_seconds", task="t1") == 0
+
+
+async def test_a_task_that_leaves_waits_for_all_nodes() -> None:
+    agent = Agent()
+    agent.by_task = {"t1": Traffic()}
+    one = life(Phase.RUNNING)
+    one.task.leaving, one.task.leaving_at = True, NOW - 4
+    agent.becomes(one)
+    assert (await agent.scrape()).value("pyswarm_backend_ack_lag_seconds", task="t1") == 4
+    one.task.released = True
+    assert (await agent.scrape()).value("pyswarm_backend_ack_lag_seconds", task="t1") == 0
 
 
 async def test_drains() -> None:
