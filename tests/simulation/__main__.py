@@ -86,7 +86,8 @@ class Report:
         counts, minutes = self._counts, seconds / 60
         print(
             f"{seeds} seeds, {self._simulated:.1f} simulated hours, {counts['faults']} faults, "
-            f"{counts['actions']} actions of the user, {counts['revisions']} revisions, {counts['events']} events, {len(self._failed)} violations"
+            f"{counts['actions']} actions of the user, {counts['revisions']} revisions, {counts['events']} events, "
+            f"{len(self._failed)} violations"
         )
         connections = {name: count for name, count in sorted(counts.items()) if name.startswith("connection ")}
         print(", ".join(f"{count} {name.removeprefix('connection ')}" for name, count in connections.items()))
