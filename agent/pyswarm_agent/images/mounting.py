@@ -29,6 +29,8 @@ class Mounter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        kernel.scatter(folder)
         self._thread = ThreadPoolExecutor(1, "pyswarm-mount", initializer=_own_working_directory)
 
     def close(self) -> None:

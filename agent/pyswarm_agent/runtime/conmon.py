@@ -17,7 +17,7 @@ from pathlib import Path
 from pyswarm_agent.interfaces import ContainerExit, ContainerFailure, ContainerRequest, ContainerState
 from pyswarm_agent.logs import files as log_names
 from pyswarm_agent.logs.rotation import Rotated
-from pyswarm_agent.runtime import bundle, command, host, processes
+from pyswarm_agent.runtime import bundle, command, host, kernel, processes
 from pyswarm_agent.runtime.cgroups import Cgroups, Usage
 from pyswarm_agent.runtime.execute import execute
 from pyswarm_agent.runtime.exits import Exits
@@ -61,6 +61,7 @@ class ConmonRuntime:
         ):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)  # of no concern to this host's users
+        kernel.scatter(self._folders.tasks)
 
     @property
     def description(self) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import sys
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -16,6 +20,11 @@ UMOUNT_NOFOLLOW = 8
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
+
+# Of linux/fs.h: _IOR and _IOW('f', 1 and 2, long).
+_FS_IOC_GETFLAGS = 2 << 30 | ctypes.sizeof(ctypes.c_long) << 16 | ord("f") << 8 | 1
+_FS_IOC_SETFLAGS = 1 << 30 | ctypes.sizeof(ctypes.c_long) << 16 | ord("f") << 8 | 2
+_FS_TOPDIR_FL = 0x20000
 
 
 class _OpenHow(ctypes.Structure):
@@ -47,6 +56,23 @@ def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
 
 def unmount(target: str, flags: int = 0) -> None:
     _checked(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def scatter(folder: Path) -> None:
+    """Lets ext4 put each new folder in this one into a place of its own (`chattr +T`). Otherwise all tasks share a few
+    block groups, and there a new file looks past every one that was deleted in the last five minutes: after some
+    hundred tasks, a start that makes 20 files takes 15 ms longer. Other file systems do not need it, nor know it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = bytearray(8)
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, flags)
+        wanted = int.from_bytes(flags[:4], sys.byteorder) | _FS_TOPDIR_FL
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, wanted.to_bytes(4, sys.byteorder) + bytes(4))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM):
+            raise
+    finally:
+        os.close(fd)
 
 
 def unshare(flags: int) -> None:
