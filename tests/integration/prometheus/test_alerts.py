@@ -72,4 +72,3 @@ def test_alerts_fire_and_resolve(lab: LabUnderTest, prom: Prometheus, app: str) 
         lab.lab("start", "host-3")
     lab.cli("service", "update", app, "--env-add", "MENDED=1")
     eventually(lambda: not wanted & prom.firing(), "the end of all three alerts", 30)
-    assert not prom.firing(), "and of all others that came with them"

@@ -91,7 +91,7 @@ def test_backends_count_what_clients_did_and_go_with_their_service(
         assert told.value(f"pyswarm_{name}_receive_bytes_total", **labels) > 9 * 40
     lab.cli("service", "rm", "counted")
     eventually(
-        lambda: "counted" not in scraped(address, 9378) + scraped(lab.addresses[0], 9377), "the end of its series", 20
+        lambda: '"counted' not in scraped(address, 9378) + scraped(lab.addresses[0], 9377), "the end of its series", 20
     )
 
 
