@@ -51,6 +51,7 @@ class _LifeRecord(msgspec.Struct, omit_defaults=True):
     image_id: str = ""
     listens: tuple[int, ...] = ()
     listens_every: bool = False
+    may_start: bool = False
 
 
 _LIFE_DECODER = msgspec.msgpack.Decoder(_LifeRecord)
@@ -74,6 +75,7 @@ def encode_life(life: Life) -> bytes:
             image_id=life.image_id,
             listens=life.listens.ports,
             listens_every=life.listens.every,
+            may_start=life.may_start,
         )
     )
 
@@ -96,6 +98,7 @@ def decode_life(data: bytes) -> Life:
             served=record.served,
             image_id=record.image_id,
             listens=Listens(record.listens, record.listens_every),
+            may_start=record.may_start,
         )
     except (msgspec.MsgspecError, DecodeError) as error:
         raise ValueError(f"not a task's record: {error}") from error

@@ -4,6 +4,8 @@ Pure, like the machine. No container is touched by it that should run on."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyswarm_agent.interfaces import ContainerState
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
@@ -18,6 +20,9 @@ def adopt(life: Life, container: ContainerState | None, now: float, booted_at: f
     if life.phase is Phase.CLEANING:
         return life, (ev.Clean(),)
     if not life.started:
+        if life.may_start and life.status.timings.accepted_at < booted_at:
+            # It may have been started, and the record of that lost with the power.
+            return handle(replace(life.enter(Phase.STARTING), started=True), ev.Exited(None), now)
         return _unborn(life, container, now)
     if container is None or 0 < life.status.timings.started_at < booted_at:
         return handle(life, ev.Exited(None), now)

@@ -150,7 +150,8 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Write the task's life down. `durable`: what follows may not begin before it is on the disk."""
+    """Write the task's life down. `durable`: what follows may not begin before this is on the disk, or an earlier
+    record that says that the task may be started."""
 
     durable: bool = False
 

@@ -38,7 +38,8 @@ class Life:
     phase: Phase
     status: pb.TaskStatus  # what the manager is told
     gone: bool = False  # the manager does not know the task (any more)
-    started: bool = False  # on disk before the container is started: a task starts at most once
+    started: bool = False  # journalled before the container is started: a task starts at most once
+    may_start: bool = False  # the same, journalled early, so that the disk need not be waited for then
     failure: str = ""  # why it is being stopped, when nobody asked for that
     probe: spec.Probe | None = None
     stop_signal: str = "TERM"

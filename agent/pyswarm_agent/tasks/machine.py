@@ -1,8 +1,9 @@
 """The machine of one task: (life, event, now) → (life, instructions). Pure: no clock, no file, no asyncio.
 
 What holds whatever comes in whatever order: states only advance; a task is started at most once, and only after the
-journal says so; a task that may still be sent connections is stopped only when it was released (or the manager does not
-know it any more); whatever was begun is cleaned up. An event that comes too late or out of turn changes nothing.
+journal on the disk says that it may be; a task that may still be sent connections is stopped only when it was released
+(or the manager does not know it any more); whatever was begun is cleaned up. An event that comes too late or out of
+turn changes nothing.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return life.says(now, message=message), []
         case ev.Pulled(probe=probe, image_id=image_id, listens=listens) if phase is Phase.PULLING:
             life = replace(life.enter(Phase.PREPARING), probe=probe, image_id=image_id, listens=listens)
-            life = replace(life, stop_signal=sentences.signal_name(event.stop_signal))
+            may_start = life.task.desired_state == pb.TASK_STATE_RUNNING
+            life = replace(life, stop_signal=sentences.signal_name(event.stop_signal), may_start=may_start)
             status = life.edit()
             status.message = "preparing the container"
             status.timings.image_at = now

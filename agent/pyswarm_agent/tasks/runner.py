@@ -63,6 +63,7 @@ class TaskRunner:
         self._image: Image | None = None
         self._making: asyncio.Task[None] | None = None  # a pull, a preparation or a start: one at a time
         self._interruptible = False  # nothing is left half made when it is cancelled now
+        self._recording: asyncio.Task[bool] | None = None  # that it may start
         self._others: set[asyncio.Task[None]] = set()
         self._drain: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -95,6 +96,8 @@ class TaskRunner:
                 self._make(self._pull())
                 self._interruptible = True
             case ev.Prepare():
+                if self.life.may_start:
+                    self._recording = asyncio.create_task(self._record())
                 self._make(self._prepare())
             case ev.Start():
                 self._make(self._start())
@@ -130,7 +133,7 @@ class TaskRunner:
             self._timer.cancel()
         if self._making is not None and not self._interruptible:
             await asyncio.wait({self._making}, timeout=STOP_WAIT)
-        work = {*self._others, *([self._making] if self._making else [])}
+        work = {*self._others, *(each for each in (self._making, self._recording) if each is not None)}
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
@@ -216,10 +219,20 @@ class TaskRunner:
             raise pid
         return pid
 
+    async def _record(self) -> bool:
+        """Side by side with the preparation. Whether it worked: at the start it is tried again, and a failure told."""
+        try:
+            await self._tools.lives.sync()
+        except Exception as error:
+            self._log.warning("the journal is not on the disk", error=error)
+            return False
+        return True
+
     async def _start(self) -> None:
         tools, task_id = self._tools, self.life.id
         try:
-            await tools.lives.sync()
+            if self._recording is None or not await self._recording:
+                await tools.lives.sync()
             async with tools.slots.start:
                 await tools.runtime.start(task_id)
         except (ContainerFailure, PyswarmError) as error:

@@ -100,9 +100,13 @@ def test_any_order_of_events(happenings: list[tuple[ev.Event, float]], desired: 
 
 @dataclass
 class Host:
-    """What outlives an agent: the journal, and the container. `pending`: what a kill loses."""
+    """What outlives an agent: the journal, and the container. `pending`: what a kill loses. `disk`: what of the journal
+    outlives a power failure for certain; what was written after it may do so, too."""
 
     journal: Life | None = None
+    disk: Life | None = None
+    early: Life | None = None  # what a preparation that is under way has brought to the disk by the time of the start
+    booted_at: float = 0.0
     container: str = "none"  # none created running exited
     mounted: bool = False
     starts: int = 0
@@ -121,6 +125,9 @@ class Host:
             match instruction:
                 case ev.Journal():
                     self.journal = self.life
+                case ev.Prepare():
+                    self.early = self.life if self.life.may_start else None
+                    self.pending.append(instruction)
                 case ev.Report():
                     self.told.append(self.life.status.state)
                 case ev.ArmTimer(at=at):
@@ -136,6 +143,13 @@ class Host:
         """Everything in memory is lost; a begun instruction has happened or not, by the caller's choice before."""
         self.life, self.pending, self.timer = None, [], 0.0
 
+    def lose_power(self, journal: Life | None) -> None:
+        self.crash()
+        self.journal = self.disk = journal
+        self.container, self.mounted, self.early = "none", False, None
+        self.now += 5.0
+        self.booted_at = self.now
+
     def state(self) -> ContainerState | None:
         if self.container == "none":
             return None
@@ -146,9 +160,11 @@ class Host:
     def recover(self) -> None:
         if self.journal is None:
             self.container, self.mounted = "none", False  # an orphan: swept away
-            self.step(begin(make_task(), self.now))
+            task = make_task()
+            task.status.state = max(self.told, default=task.status.state)  # the manager has heard so much
+            self.step(begin(task, self.now))
         else:
-            self.step(adopt(self.journal, self.state(), self.now))
+            self.step(adopt(self.journal, self.state(), self.now, self.booted_at))
 
     def carry_out(self, instruction: ev.Instruction, fails: bool, reports: bool) -> None:
         """`reports` False: it happened, but the agent was killed before it learned so."""
@@ -162,6 +178,7 @@ class Host:
                     self.container = "created"
                 event = ev.PrepareFailed("no", False) if fails else ev.Prepared(42)
             case ev.Start():
+                self.disk = self.early or self.journal
                 if self.container == "created" and not fails:
                     self.container = "running"
                     self.starts += 1
@@ -195,21 +212,23 @@ class Host:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_kills_at_any_moment_start_nothing_twice_and_leave_nothing(data: st.DataObject) -> None:
+def test_kills_and_power_failures_at_any_moment_start_nothing_twice_and_leave_nothing(data: st.DataObject) -> None:
     host = Host(probe=data.draw(st.sampled_from([None, tcp_probe()])))
     host.step(begin(make_task(), host.now))
     for _ in range(data.draw(st.integers(0, 30))):
         if host.life is None:
             host.recover()
-        what = data.draw(st.sampled_from(["act", "act", "act", "kill", "order", "die", "timer"]))
+        what = data.draw(st.sampled_from(["act"] * 8 + ["kill", "power", "order", "die", "timer"]))
         host.now += data.draw(st.sampled_from([0.0, 1.0, 20.0]))
         if what == "act" and host.pending:
             index = data.draw(st.integers(0, len(host.pending) - 1))
-            host.carry_out(host.pending.pop(index), data.draw(st.booleans()), reports=True)
+            host.carry_out(host.pending.pop(index), data.draw(st.integers(0, 4)) == 4, reports=True)
         elif what == "kill":
             if host.pending and data.draw(st.booleans()):
                 host.carry_out(host.pending.pop(0), data.draw(st.booleans()), reports=False)
             host.crash()
+        elif what == "power":
+            host.lose_power(data.draw(st.sampled_from([host.disk, host.journal])))
         elif what == "order":
             host.feed(data.draw(orders))
         elif what == "die" and host.container == "running":
