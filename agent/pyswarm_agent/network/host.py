@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from pyswarm_agent.network import links, rtnl
 from pyswarm_agent.network.checks import source_checks
+from pyswarm_agent.network.flux import Flux
 from pyswarm_agent.network.overlay import VXLAN_OVERHEAD, Device, Overlay, Route, steps
 from pyswarm_agent.network.watch import KernelWatch
 from pyswarm_core.errors import PyswarmError
@@ -57,8 +58,10 @@ class Wanted:
 class HostNetwork:
     """All methods may be called at the same time; the kernel is changed from one thread."""
 
-    def __init__(self, gateway: str) -> None:
+    def __init__(self, gateway: str, flux: Flux) -> None:
+        """`flux`: tasks' links that others are changing are left to them."""
         self._gateway = gateway
+        self._flux = flux
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtnl")
         self._rtnl: rtnl.Rtnl | None = None
         self._watch: KernelWatch | None = None
@@ -131,17 +134,23 @@ class HostNetwork:
     def _change(self, wanted: Wanted, remove: bool) -> tuple[int, frozenset[int]]:
         kernel = self._kernel()
         _forward()
+        before = self._flux.now()
         found, there = rtnl.found(kernel, self._gateway)
         index = rtnl.index_of(there)
-        complete = with_tasks(wanted, index)
-        done = _mend_links(kernel, there)
+        in_flux = self._flux.since(before)
+        complete = with_tasks(wanted, index.keys() - in_flux)
+        done = _mend_links(kernel, [link for link in there if link.name not in in_flux])
         for step in steps(found, complete, remove=remove):
             done += 1
             if not step.add and getattr(step.thing, "device", "") not in {"", *index}:
                 continue  # it went with its device
             log.info("network change add=%s what=%s", step.add, step.thing)
             ignore = rtnl.ADD_IGNORES if step.add else rtnl.REMOVE_IGNORES
-            kernel.do(*rtnl.request(step.thing, index, add=step.add), ignore=ignore)
+            try:
+                kernel.do(*rtnl.request(step.thing, index, add=step.add), ignore=ignore)
+            except OSError:
+                if getattr(step.thing, "device", "") not in self._flux.since(before):
+                    raise
             if isinstance(step.thing, Device):
                 self._finish_device(kernel, step.thing, index, add=step.add)
         return done, frozenset(
@@ -197,10 +206,11 @@ class HostNetwork:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
-def with_tasks(wanted: Wanted, index: Mapping[str, int]) -> Overlay:
+def with_tasks(wanted: Wanted, there: Set[str]) -> Overlay:
+    """`there`: devices. What belongs onto a link that is not there is left out."""
     routes, neighbours = set(wanted.overlay.routes), set(wanted.overlay.neighbours)
     for name, addresses in wanted.tasks.items():
-        if name not in index or not addresses:
+        if name not in there or not addresses:
             continue
         for thing in links.host_side(name, addresses):
             if isinstance(thing, Route):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pyswarm_agent.network import namespaces, rtnl
+from pyswarm_agent.network.flux import Flux
 from pyswarm_agent.network.inputs import GATEWAY
 from pyswarm_agent.network.overlay import Address, Neighbour, Route
 from pyswarm_core.errors import InvalidInput, PyswarmError
@@ -62,10 +63,11 @@ class TaskLinks:
     as CIDR, "" when it is not known; a task in several networks sends to each from its address there.
     """
 
-    def __init__(self, folder: Path, mtu: Callable[[], int], subnet_of: Callable[[str], str]) -> None:
+    def __init__(self, folder: Path, mtu: Callable[[], int], subnet_of: Callable[[str], str], flux: Flux) -> None:
         self._folder = folder
         self._mtu = mtu
         self._subnet_of = subnet_of
+        self._flux = flux
         self._last: dict[str, Traffic] = {}  # of links that are gone
         self.threads = namespaces.Threads(THREADS)
 
@@ -136,7 +138,7 @@ class TaskLinks:
         self, task_id: str, addresses: Sequence[str], sysctls: Mapping[str, str], tell: Callable[[Path], None]
     ) -> Path:
         path, name = self.path(task_id), host_end(task_id)
-        with rtnl.Rtnl() as host:
+        with self._flux.changing(name), rtnl.Rtnl() as host:
             link = host.link(name)
             pinned = namespaces.is_pinned(path)
             if link is not None and not pinned:
@@ -198,10 +200,12 @@ class TaskLinks:
         host.do(*requests, ignore=rtnl.ADD_IGNORES)
 
     def _detach(self, task_id: str) -> None:
-        with rtnl.Rtnl() as host:  # opened first: reading the usage takes this thread into the task's namespace
-            if host.link(host_end(task_id)) is not None:
+        name = host_end(task_id)
+        # The socket first: reading the usage takes this thread into the task's namespace.
+        with self._flux.changing(name), rtnl.Rtnl() as host:
+            if host.link(name) is not None:
                 self._last |= self._usage([task_id])
-            self._remove(host, self.path(task_id), host_end(task_id))
+            self._remove(host, self.path(task_id), name)
 
     @staticmethod
     def _remove(host: rtnl.Rtnl, path: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pyswarm_agent.network import derive, namespaces
 from pyswarm_agent.network.checks import source_checks
+from pyswarm_agent.network.flux import Flux
 from pyswarm_agent.network.host import ETHERNET_MTU, HostNetwork, Underlay, Wanted, overlay_mtu
 from pyswarm_agent.network.inputs import GATEWAY, DrainFigures, NetworkInputs
 from pyswarm_agent.network.links import TaskLinks, host_end
@@ -37,7 +38,8 @@ class NodeNetwork:
 
     def __init__(self, run_dir: Path, balancer: Balancer | None = None, host: HostNetwork | None = None) -> None:
         self._folder = run_dir / "netns"
-        self._host = host or HostNetwork(GATEWAY)
+        flux = Flux()
+        self._host = host or HostNetwork(GATEWAY, flux)
         self._memory = derive.Memory()
         self._inputs: NetworkInputs | None = None
         self._dead: frozenset[str] = frozenset()
@@ -47,7 +49,7 @@ class NodeNetwork:
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._warned: tuple[str, ...] = ()
-        self.links = TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of)
+        self.links = TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of, flux)
         self._balancer = balancer or Balancer(self.links)
 
     async def start(self) -> None:

@@ -266,3 +266,31 @@ async def test_a_foreign_firewall_that_drops_is_named(bed: Bed) -> None:
         return any("ip filter FORWARD" in sentence for sentence in host.network.warnings())
 
     await eventually(warned)
+
+
+async def test_links_that_come_and_go_are_no_strangers_work(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks at the kernel sees half-made links all the time; that is neither an error nor to be repaired."""
+    await _web(bed)
+    host = bed.host(1)
+    names = [f"t{n}" for n in range(6)]
+    caplog.set_level("WARNING")
+
+    async def come_and_go(number: int, name: str) -> None:
+        for _ in range(12):
+            await bed.task(name, 1, last=20 + number, serve=False)
+            await host.apply()
+            await host.do(host.network.links.detach(bed.tasks[name].id))
+            del bed.tasks[name]
+
+    async def look() -> None:
+        while True:
+            host.loop.call_soon_threadsafe(host.network._host.changed.set)  # as if somebody had changed something
+            await host.apply()
+
+    looking = asyncio.create_task(look())
+    await asyncio.gather(*(come_and_go(number, name) for number, name in enumerate(names)))
+    assert not looking.done()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert [r.getMessage() for r in caplog.records if "network" in r.name] == []
+    assert await _answers_from_both(bed)
