@@ -128,7 +128,7 @@ class AgentProcess:
         await asyncio.sleep(3 * self._net.delay(self.host.name, host))
         self.party.check()
         server = self._servers.get(address)
-        if server is None or not server.party.alive:
+        if server is None or not server.party.alive or server.refuses:
             raise SessionOver("connection refused")
         link = Link(self._net, self._rng, self.party, self.host.name, server, self._certificate)
         self.links = [old for old in self.links if not old.is_over]

@@ -142,6 +142,8 @@ class Client:
         self._rng = rng
         own = members.hosts.index(host) if host in members.hosts else 0
         self._order = [*members.hosts[own:], *members.hosts[:own]]
+        self.is_cut_off = False  # this process reaches no member, though its host does
+        self.late_for = 0.0  # its writes arrive at least so many seconds late, and it hears no answer
         self.before_write: Callable[[Sequence[Op]], None] = lambda ops: None
         self.after_write: Callable[[Sequence[Op]], None] = lambda ops: None
         self.judge: Callable[[Sequence[Compare], Sequence[Op]], Callable[[TxnResult], None]] = lambda compares, ops: (
@@ -252,6 +254,9 @@ class Client:
         rng, trouble = self._rng, self._trouble
         await self._pause(self._host, member)
         lost = rng.random()
+        if self.late_for:
+            later(self.late_for, self._happen_late, member, call)
+            await self._lose(deadline)
         if lost < trouble.lost_request or not self._reaches(member) or not self._members.is_alive(member):
             await self._lose(deadline)
         if lost < trouble.lost_request + trouble.late_request or not self._members.serves(member):
@@ -283,7 +288,7 @@ class Client:
         failures = 0
         while True:
             member = self._order[0]
-            if self._members.is_alive(member) and not self._net.linked(self._host, member):
+            if self._members.is_alive(member) and (self.is_cut_off or not self._net.linked(self._host, member)):
                 await asyncio.sleep(CONNECT_WITHIN)  # nothing answers
             elif self._reaches(member) and self._members.serves(member):
                 return member
@@ -296,7 +301,7 @@ class Client:
                 raise StoreUnavailable("etcd cannot be reached, or has no quorum")
 
     def _reaches(self, member: str) -> bool:
-        return self._members.is_alive(member) and self._net.linked(self._host, member)
+        return self._members.is_alive(member) and self._net.linked(self._host, member) and not self.is_cut_off
 
     def _rotate(self) -> None:
         self._order.append(self._order.pop(0))

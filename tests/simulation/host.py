@@ -40,8 +40,13 @@ class Container:
     started_at: float = 0.0  # by the host's clock
     fit_at: float = 0.0  # its probe passes from then on; simulated seconds
     sick_until: float = 0.0
-    was_told: bool = False  # to stop, by a signal
+    asked_at: float | None = None  # to stop, by its first signal; simulated seconds
+
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def was_told(self) -> bool:
+        return self.asked_at is not None
 
     def is_alive(self) -> bool:
         return self.running
@@ -71,6 +76,7 @@ class Host:
         self.disk = HostDisk(rng)
         self.troubles = Troubles()
         self.offset = 0.0  # of its wall clock, seconds
+        self.jumped_at = -1e9  # simulated seconds
         self.booted_at = EPOCH
         self.is_up = True
         self.containers: dict[str, Container] = {}
@@ -128,7 +134,8 @@ class Host:
         if not container.running:
             return
         self.watcher.told_to_stop(self, container, signal)
-        container.was_told = True
+        if container.asked_at is None:
+            container.asked_at = asyncio.get_running_loop().time()
         self.trace.add(f"{self.name} sends {signal}", container.request.task_id)
         if signal == "KILL":
             later(0.001, self.end, container, 137)
@@ -156,7 +163,7 @@ class Host:
         if container is None:
             return
         if container.running:
-            self.stop(container, "KILL")
+            self.watcher.told_to_stop(self, container, "remove")
             self.end(container, 137)
         del self.containers[task_id]
         self.trace.add(f"{self.name} removes the container", task_id)

@@ -63,6 +63,7 @@ class ManagerProcess:
         self.client = client
         self.address = address
         self.leads = False
+        self.is_timeless = False  # its monotonic clock stands still
         self._judge = judge
         self._terms: set[int] = set()
         settings = Settings(
@@ -73,7 +74,7 @@ class ManagerProcess:
             compact_every=120.0,
             keep_revisions=200,
         )
-        loop = asyncio.get_running_loop()
+        self._stood = 0.0
         self.core = Core(
             settings,
             client,
@@ -83,12 +84,21 @@ class ManagerProcess:
             WallClock(host),
             rng,
             led=self._led,
-            monotonic=loop.time,
+            monotonic=self.monotonic,
         )
         client.judge = self._watch_write
 
     async def run(self) -> None:
         await self.core.run()
+
+    def monotonic(self) -> float:
+        if self.is_timeless:
+            return self._stood
+        return asyncio.get_running_loop().time()
+
+    def lose_time(self) -> None:
+        self._stood = self.monotonic()
+        self.is_timeless = True
 
     async def _led(self, leads: bool) -> None:
         self.leads = leads

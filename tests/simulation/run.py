@@ -16,6 +16,7 @@ from tests.simulation.calm import Calm
 from tests.simulation.checks.settled import unsettled
 from tests.simulation.checks.stored import StoredChecks
 from tests.simulation.checks.sweep import Sweep
+from tests.simulation.checks.taken import TakenChecks
 from tests.simulation.checks.traffic import Traffic
 from tests.simulation.cluster import Cluster
 from tests.simulation.findings import Finding
@@ -71,10 +72,10 @@ class _Run:
         cluster = self.cluster = Cluster(self._seed, nodes=rng.choice((5, 5, 6, 7)))
         self.calm = Calm()
         checks = StoredChecks(cluster.truth, cluster.findings, cluster.hosts)
-        sweep = Sweep(cluster.truth, cluster.findings, cluster.hosts, self.calm, self._is_managed)
-        traffic = Traffic(
-            cluster.truth, cluster.findings, cluster.hosts, cluster.net, self.calm, sweep, cluster.rng("traffic")
-        )
+        TakenChecks(cluster.truth, cluster.findings, cluster.hosts)
+        cluster.watcher.released_at = checks.released_at
+        sweep = Sweep(cluster, self.calm, self._is_managed)
+        traffic = Traffic(cluster, self.calm, sweep)
         self.user = User(cluster, checks)
         self.weather = Weather(cluster, self.calm)
         for host in cluster.hosts.values():

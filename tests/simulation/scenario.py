@@ -13,6 +13,8 @@ FAULTS = {
     "a manager is killed": 6,
     "a manager is killed at a write": 7,
     "a manager is frozen": 5,
+    "a leader loses time and etcd": 3,
+    "a leader's writes are late": 3,
     "a member is killed": 3,
     "etcd loses its quorum": 2,
     "etcd loses answers": 4,
@@ -55,6 +57,7 @@ ACTIONS = {
     "make a network": 3,
     "remove a network": 2,
     "remove a node": 2,
+    "two at once": 4,
 }
 
 

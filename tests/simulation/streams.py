@@ -123,6 +123,7 @@ class Server:
         self.host = host
         self.party = party
         self.servicer = servicer
+        self.refuses = False  # new streams
 
 
 class Link:

@@ -49,6 +49,7 @@ class User:
             "make a network": self.make_network,
             "remove a network": self.remove_network,
             "remove a node": self.remove_node,
+            "two at once": self.two_at_once,
         }
 
     # ---- services ----
@@ -68,6 +69,22 @@ class User:
     async def create(self, wanted: spec.ServiceSpec, rng: random.Random) -> None:
         request = control.CreateServiceRequest(spec=wanted)
         self._acknowledged(await self._call(rng, lambda c: c.CreateService(request, self._context)))
+
+    async def two_at_once(self, rng: random.Random) -> None:
+        """Two people ask for services of one name or one port, of two managers, at the same moment."""
+        taken = {service.spec.name for service in self._cluster.truth.services.values()}
+        free = [(i, name) for i, name in enumerate(NAMES) if name not in taken and not name.startswith("g")]
+        if len(free) < 2 or len(taken) >= MOST_SERVICES:
+            return
+        (number, name), (_, other) = rng.sample(free, 2)
+        if rng.random() < 0.5:
+            other = name
+        wanted = [specs.service(one, number, [], len(self._cluster.hosts), rng) for one in (name, other)]
+        for one in wanted:
+            if not one.ports:
+                one.ports.add(target=80, published=8000 + number)
+            one.endpoint_mode = spec.ENDPOINT_MODE_VIP
+        await asyncio.gather(*(self.create(one, rng) for one in wanted))
 
     async def update(self, rng: random.Random, *, sound: bool = False, name: str = "") -> None:
         service = self._some_service(rng, name)

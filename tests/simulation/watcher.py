@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,7 @@ class HostWatcher:
     def __init__(self, truth: Truth, findings: Findings) -> None:
         self.hosts: Mapping[str, Host] = {}
         self.starts: Counter[str] = Counter()
+        self.released_at: Mapping[str, float] = {}
         self._truth = truth
         self._findings = findings
 
@@ -56,7 +58,11 @@ class HostWatcher:
         """What may be sent connections is stopped only when it was released, or when nobody knows it any more."""
         task_id = container.request.task_id
         task = self._truth.tasks.get(task_id)
-        if task is None or task.node_id != host.node_id or task.released:
+        self._grace(host, container, signal)
+        if task is None or task.node_id != host.node_id:
+            return
+        if task.released:
+            self._drained(host, container, task)
             return
         served = task.status.timings.healthy_at > 0 or task.status.state >= pb.TASK_STATE_RUNNING
         if served:
@@ -65,6 +71,35 @@ class HostWatcher:
             )
         elif task.desired_state < pb.TASK_STATE_SHUTDOWN and container.kind not in ("sick", "flaky", "slow"):
             self._findings.add("what nobody told to stop runs on", f"{task_id} gets {signal} on {host.name}", task_id)
+
+    def _grace(self, host: Host, container: Container, signal: str) -> None:
+        """It is killed only after it was asked, and had the time to obey."""
+        now, spec = asyncio.get_running_loop().time(), container.request.container
+        if signal != "KILL":
+            return
+        grace = spec.stop_grace if spec.HasField("stop_grace") else 10.0
+        asked = container.asked_at
+        if asked is None or (now - asked < grace - 0.2 and now - host.jumped_at > 60):
+            since = "never" if asked is None else f"{now - asked:.1f} s ago"
+            self._findings.add(
+                "a container has its grace", f"{container.request.task_id} is killed; asked {since}",
+                container.request.task_id,
+            )  # fmt: skip
+
+    def _drained(self, host: Host, container: Container, task: pb.Task) -> None:
+        """Open connections have the drain timeout, from the release on."""
+        now = asyncio.get_running_loop().time()
+        released = self.released_at.get(task.id)
+        if container.asked_at is not None or released is None or now - host.jumped_at < 60:
+            return
+        timeout = task.spec.drain_timeout if task.spec.HasField("drain_timeout") else 10.0
+        still = sum(host.open(address.address) for address in task.addresses)
+        if still and task.status.timings.healthy_at and now - released < timeout - 0.2:
+            self._findings.add(
+                "open connections have the drain timeout",
+                f"{task.id} is stopped {now - released:.1f} s after its release, with {still} open",
+                task.id,
+            )
 
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None:
         for other in self.hosts.values():

@@ -28,6 +28,8 @@ class Weather:
             "a manager is killed": self.kill_manager,
             "a manager is killed at a write": self.kill_manager_at_write,
             "a manager is frozen": self.freeze_manager,
+            "a leader loses time and etcd": self.lose_time,
+            "a leader's writes are late": self.delay_writes,
             "a member is killed": self.kill_member,
             "etcd loses its quorum": self.kill_members,
             "etcd loses answers": self.lose_answers,
@@ -103,6 +105,57 @@ class Weather:
         manager = self._cluster.managers.get(self._some_manager(rng))
         if manager is not None:
             self._freeze(manager.party, rng.choice((1.0, 4.0, 7.0, 12.0, 25.0)), hurts=False)
+
+    def lose_time(self, rng: random.Random) -> None:
+        """Its clock stands still and it does not reach etcd: it cannot know that its lease has run out. Agents change
+        to and fro between it and the one that leads instead."""
+        manager = self._cluster.leader()
+        if manager is None:
+            return
+        self._note(f"the clock of the manager on {manager.host.name} stands still, and etcd is out of its reach")
+        manager.lose_time()
+        manager.client.is_cut_off = True
+        self._cluster.members.review()
+        seconds = rng.choice((9.0, 14.0, 20.0))
+        for turn in range(int(seconds / 1.5)):
+            later(1.5 * turn + rng.random(), self._turn_away, rng.choice(self._cluster.manager_hosts))
+
+        def mend() -> None:
+            manager.is_timeless = False
+            manager.client.is_cut_off = False
+            self._cluster.members.review()
+
+        self._last(seconds, mend, hurts=True)
+
+    def _turn_away(self, name: str) -> None:
+        """The manager loses its streams, and takes none for a moment."""
+        manager = self._cluster.managers.get(name)
+        server = self._cluster.servers.get(manager.address) if manager is not None else None
+        if manager is None or server is None:
+            return
+        server.refuses = True
+        later(1.2, setattr, server, "refuses", False)
+        for agent in self._cluster.agents.values():
+            for link in agent.links:
+                if link.server_party is manager.party:
+                    link.sever()
+
+    def delay_writes(self, rng: random.Random) -> None:
+        """They arrive when another one leads already."""
+        manager = self._cluster.leader()
+        if manager is None:
+            return
+        self._note(f"writes of the manager on {manager.host.name} are late")
+        manager.client.late_for = rng.uniform(5.5, 12.0)
+        dies = rng.random() < 0.6
+
+        def end() -> None:
+            manager.client.late_for = 0.0
+            if dies and self._cluster.managers.get(manager.host.name) is manager:
+                self._cluster.kill_manager(manager.host.name)
+                later(rng.uniform(0.3, 9.0), self._cluster.start_manager, manager.host.name)
+
+        self._last(rng.uniform(1.0, 4.0), end)
 
     # ---- etcd ----
 
@@ -212,6 +265,7 @@ class Weather:
         if abs(host.offset + by) > 90:
             by = -by
         host.offset += by
+        host.jumped_at = asyncio.get_running_loop().time()
         self._note(f"the clock of {host.name} jumps by {by}")
 
     def kill_agent(self, rng: random.Random) -> None:
@@ -272,7 +326,7 @@ class Weather:
         found = self._some_container(rng)
         if found is not None:
             host, container = found
-            seconds = rng.choice((3.0, 15.0, 40.0))
+            seconds = rng.choice((3.0, 15.0, 40.0, 120.0))
             container.sick_until = asyncio.get_running_loop().time() + seconds
             self._note(f"a container on {host.name} falls ill", container.request.task_id)
             self._last(seconds, lambda: None, hurts=True)

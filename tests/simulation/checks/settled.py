@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.simulation import specs
+from tests.simulation.checks.words import is_over, is_wanted, serves
 from tests.simulation.cluster import Cluster
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator.view import ACTIVE
 from pyswarm_manager.scheduler.constraints import matches
-from pyswarm_manager.tasks import display_name, is_endpoint, is_terminal, is_wanted
 
 
 def unsettled(cluster: Cluster) -> list[str]:
@@ -48,8 +48,11 @@ def _services(cluster: Cluster) -> Iterator[str]:
             yield f"{name}: its image is not sound"
         elif rollout.state == pb.ROLLOUT_STATE_PAUSED:
             yield f"{name}: its rollout is paused: {rollout.reason}"
+        for other in truth.rollouts.values():
+            if other.service_id == service.id and other.id != service.rollout_id and other.state in ACTIVE:
+                yield f"{name}: an old rollout is still going on"
         tasks = truth.tasks_of_service(service.id)
-        serving = [task for task in tasks if is_endpoint(task, truth.nodes.get(task.node_id)) and task.balanced_at]
+        serving = [task for task in tasks if serves(task, truth.nodes) and task.balanced_at]
         wanted = service.spec.replicas
         if service.spec.mode == spec.SERVICE_MODE_GLOBAL:
             constraints = service.spec.task.placement.constraints
@@ -72,11 +75,11 @@ def _services(cluster: Cluster) -> Iterator[str]:
 def _tasks(cluster: Cluster) -> Iterator[str]:
     for task in cluster.truth.tasks.values():
         if task.service_id not in cluster.truth.services:
-            yield f"{display_name(task)} {task.id} has outlived its service"
-        elif not is_terminal(task) and not is_wanted(task):
-            yield f"{display_name(task)} {task.id} is still stopping"
-        elif is_terminal(task) and not task.addresses_free:
-            yield f"{display_name(task)} {task.id} is over and holds its addresses"
+            yield f"{_name(task)} {task.id} has outlived its service"
+        elif not is_over(task) and not is_wanted(task):
+            yield f"{_name(task)} {task.id} is still stopping"
+        elif is_over(task) and not task.addresses_free:
+            yield f"{_name(task)} {task.id} is over and holds its addresses"
 
 
 def _hosts(cluster: Cluster) -> Iterator[str]:
@@ -85,14 +88,14 @@ def _hosts(cluster: Cluster) -> Iterator[str]:
         service.id: {
             address.address
             for task in truth.tasks_of_service(service.id)
-            if is_endpoint(task, truth.nodes.get(task.node_id))
+            if serves(task, truth.nodes)
             for address in task.addresses
         }
         for service in truth.services.values()
     }
     for host in cluster.hosts.values():
         own = {task.id: task for task in truth.tasks_of_node(host.node_id)}
-        alive = {task_id for task_id, task in own.items() if not is_terminal(task)}
+        alive = {task_id for task_id, task in own.items() if not is_over(task)}
         for what, there in (("container", host.containers), ("link", host.links), ("mount", host.mounts)):
             for task_id in there.keys() - alive:
                 yield f"{host.name} has a {what} of {task_id}, which is over"
@@ -125,3 +128,7 @@ def _hosts(cluster: Cluster) -> Iterator[str]:
                 yield f"{host.name} does not balance {service.spec.name}"
             elif wanted and known is not None and entrances and not known.backends:
                 yield f"{host.name}: {service.spec.name} leads to nobody"
+
+
+def _name(task: pb.Task) -> str:
+    return f"{task.service_name}.{task.slot or task.node_id}"

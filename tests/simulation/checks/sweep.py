@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from tests.simulation import specs
 from tests.simulation.calm import Calm
-from tests.simulation.findings import Findings
-from tests.simulation.host import Host
-from tests.simulation.truth import Truth
+from tests.simulation.checks.words import is_live, is_over, is_wanted, serves
+from tests.simulation.cluster import Cluster
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.tasks import is_endpoint
 
-STALE = 45.0  # seconds: 15 until a silent node is down, 10 for one that does not apply, and for loops and streams
+# Seconds. 15 until a silent node is down, 10 for one that does not apply, and for loops and streams.
+STALE = 45.0
+SETTLES = 75.0  # after a fault
+EMPTIED = 150.0  # a drained node
+TWO_LEADERS = 1.0
+ILL = 50.0
+
+_ENDED_WELL = (pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_ROLLED_BACK)
 
 
 class Sweep:
     """`is_managed`: there is a leader and it can write."""
 
-    def __init__(
-        self, truth: Truth, findings: Findings, hosts: Mapping[str, Host], calm: Calm, is_managed: Callable[[], bool]
-    ) -> None:
-        self._truth = truth
-        self._findings = findings
-        self._hosts = {host.node_id: host for host in hosts.values()}
+    def __init__(self, cluster: Cluster, calm: Calm, is_managed: Callable[[], bool]) -> None:
+        self._cluster = cluster
+        self._truth = cluster.truth
+        self._findings = cluster.findings
+        self._hosts = {host.node_id: host for host in cluster.hosts.values()}
         self._calm = calm
         self._is_managed = is_managed
         self._managed_since = 0.0
-        self._stale: dict[tuple[str, str, str], float] = {}
+        self._since: dict[tuple[str, ...], float] = {}  # what is wrong → since when
         self._base: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -38,8 +43,8 @@ class Sweep:
             await asyncio.sleep(1.0)
             if not self._is_managed():
                 self._managed_since = loop.time() + 1
-            self._balancers(loop.time())
-            self._floor(loop.time())
+            self._look(loop.time())
+            self._floor()
 
     def floor(self, service_id: str) -> int:
         """How many healthy tasks the service must have now, at least; 0 when nobody can tell."""
@@ -49,45 +54,104 @@ class Sweep:
             return 0
         return max(0, min(base, service.spec.replicas) - _allowance(service))
 
-    def _balancers(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        """What may be wrong for a while, and how long it has been."""
+        wrong: dict[tuple[str, ...], float] = {}
+        for name, text, longest, about in (*self._balancers(), *self._drained(), *self._leaders(), *self._ill()):
+            key = (name, text)
+            since = wrong[key] = self._since.get(key, now)
+            start = since if name == "one leader at a time" else max(since, self._managed_since)
+            if now - start > longest:
+                self._findings.add(name, f"{text}, since {since:.0f}", *about)
+        self._since = wrong
+
+    def _balancers(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
         """No balancer of a live node has a task that is not healthy."""
-        holders = {
-            (task.service_id, address.address): task
+        nodes = self._truth.nodes
+        right = {
+            (task.service_id, address.address)
             for task in self._truth.tasks.values()
-            if not task.addresses_free
+            if not task.addresses_free and serves(task, nodes)
             for address in task.addresses
-            if is_endpoint(task, self._truth.nodes.get(task.node_id))
         }
-        found: dict[tuple[str, str, str], float] = {}
-        for node in self._truth.nodes.values():
+        found = []
+        for node in nodes.values():
             host = self._hosts.get(node.id)
-            if host is None or host.state is None or node.state == pb.NODE_STATE_DOWN or not node.serving:
+            if host is None or host.state is None or not is_live(node):
                 continue
             for service in host.state.services.values():
                 for address in service.backends:
-                    if (service.service_id.removeprefix("host:"), address) in holders:
-                        continue
-                    key = (node.id, service.service_id, address)
-                    since = found[key] = self._stale.get(key, now)
-                    if now - max(since, self._managed_since) > STALE and node.state_at:
-                        self._findings.add(
-                            "no balancer of a live node has a task that is not healthy",
-                            f"{host.name} has {address} of {service.name} since {since:.0f}",
-                            node.id, service.service_id,
-                        )  # fmt: skip
-        self._stale = found
+                    if (service.service_id.removeprefix("host:"), address) not in right:
+                        text = f"{host.name} has {address} of {service.name}"
+                        about = (node.id, service.service_id)
+                        name = "no balancer of a live node has a task that is not healthy"
+                        found.append((name, text, STALE, about))
+        return found
 
-    def _floor(self, now: float) -> None:
+    def _drained(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+        """A drained node is emptied, where the services can run elsewhere at all."""
+        truth, found = self._truth, []
+        active = [
+            node
+            for node in truth.nodes.values()
+            if node.spec.availability == spec.NODE_AVAILABILITY_ACTIVE and node.state == pb.NODE_STATE_READY
+        ]
+        if len(active) < 2:
+            return []
+        for node in truth.nodes.values():
+            if node.spec.availability != spec.NODE_AVAILABILITY_DRAIN or node.state != pb.NODE_STATE_READY:
+                continue
+            for task in truth.tasks_of_node(node.id):
+                service = truth.services.get(task.service_id)
+                if is_over(task) or not is_wanted(task) or service is None or not _is_free(service):
+                    continue
+                rollout = truth.rollouts.get(service.rollout_id)
+                still = rollout is not None and rollout.state in (
+                    pb.ROLLOUT_STATE_COMPLETED,
+                    pb.ROLLOUT_STATE_ROLLED_BACK,
+                )
+                if still and self._calm.seconds(service.id) > 30 and specs.is_sound(service.spec):
+                    text = f"{node.id} still has {task.id}"
+                    found.append(("a drained node is emptied", text, EMPTIED, (task.id, node.id)))
+        return found
+
+    def _leaders(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+        """Not counting those that cannot know the time."""
+        leading = [
+            manager.host.name
+            for manager in self._cluster.managers.values()
+            if manager.leads and not manager.party.frozen and not manager.is_timeless
+        ]
+        return [("one leader at a time", f"{leading} lead", TWO_LEADERS, ())] if len(leading) > 1 else []
+
+    def _ill(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+        """A task whose probe fails leaves the balancers."""
+        now, found = asyncio.get_running_loop().time(), []
+        for name, host in self._cluster.hosts.items():
+            agent = self._cluster.agents.get(name)
+            if agent is None or agent.party.frozen or host.troubles.work_slow:
+                continue
+            for task_id, container in host.containers.items():
+                task = self._truth.tasks.get(task_id)
+                ill = container.running and now < container.sick_until and container.kind != "flaky"
+                if (
+                    ill
+                    and task is not None
+                    and task.spec.container.HasField("probe")
+                    and serves(task, self._truth.nodes)
+                ):
+                    text = f"{task_id} on {name} fails its probe"
+                    found.append(("what fails its probe leaves the balancers", text, ILL, (task_id,)))
+        return found
+
+    def _floor(self) -> None:
         """Healthy tasks ≥ replicas - max unavailable, outside of faults."""
         for service in self._truth.services.values():
             if service.spec.mode == spec.SERVICE_MODE_GLOBAL or service.removing:
                 continue
-            healthy = sum(
-                is_endpoint(task, self._truth.nodes.get(task.node_id))
-                for task in self._truth.tasks_of_service(service.id)
-            )
+            healthy = sum(serves(task, self._truth.nodes) for task in self._truth.tasks_of_service(service.id))
             replicas = service.spec.replicas
-            if self._calm.seconds(service.id) < 75:
+            if self._calm.seconds(service.id) < SETTLES:
                 self._base.pop(service.id, None)
                 continue
             base = min(self._base.get(service.id, 0), replicas)
@@ -106,3 +170,16 @@ def _allowance(service: pb.Service) -> int:
     if not stops and not service.spec.task.host_ports:
         return 0
     return max(policy.parallelism or service.spec.replicas or 1 for policy in policies)
+
+
+def _is_free(service: pb.Service) -> bool:
+    """It runs anywhere."""
+    task = service.spec.task
+    return not (
+        task.host_ports
+        or task.placement.constraints
+        or task.placement.max_per_node
+        or task.resources.reserve_nano_cpus
+        or service.spec.mode == spec.SERVICE_MODE_GLOBAL
+        or service.removing
+    )

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Mapping
 
 from tests.simulation.calm import Calm
 from tests.simulation.checks.sweep import Sweep
-from tests.simulation.findings import Findings
+from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host
-from tests.simulation.net import Net
-from tests.simulation.truth import Truth
 
 from pyswarm_manager.allocator.ranges import parse_range, to_int
 from pyswarm_proxy.state import Pool
@@ -22,18 +18,15 @@ PERIOD = 2.0  # seconds between two connections to a service
 
 
 class Traffic:
-    def __init__(
-        self, truth: Truth, findings: Findings, hosts: Mapping[str, Host], net: Net, calm: Calm, sweep: Sweep,
-        rng: random.Random,
-    ) -> None:  # fmt: skip
-        self._truth = truth
-        self._findings = findings
-        self._hosts = hosts
-        self._by_node = {host.node_id: host for host in hosts.values()}
-        self._net = net
+    def __init__(self, cluster: Cluster, calm: Calm, sweep: Sweep) -> None:
+        self._truth = cluster.truth
+        self._findings = cluster.findings
+        self._hosts = cluster.hosts
+        self._by_node = {host.node_id: host for host in cluster.hosts.values()}
+        self._net = cluster.net
         self._calm = calm
         self._sweep = sweep
-        self._rng = rng
+        self._rng = cluster.rng("traffic")
         self._blocks: dict[str, tuple[int, list[tuple[int, int, str]]]] = {}
         self.results: Counter[str] = Counter()
 
