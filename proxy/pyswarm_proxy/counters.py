@@ -18,7 +18,6 @@ _ELEMENT_KEY, _ELEMENT_EXPR, _ELEMENT_EXPRS = 1, 7, 11
 _EXPR_DATA = 2
 _BYTES, _PACKETS = 1, 2
 NFPROTO_IPV4 = 2
-NFPROTO_NETDEV = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,11 @@ class Elements:
                     found[parsed[0]] = parsed[1]
         return found
 
-    def table_handle(self, family: int) -> int:
+    def table_handle(self) -> int:
         """The kernel's number of our table; another one was made by somebody else, 0 = there is none."""
-        answer = self._netlink.ask(_GET_TABLE, struct.pack("=BBH", family, 0, 0) + wire.text(_TABLE_NAME, "pyswarm"))
+        answer = self._netlink.ask(
+            _GET_TABLE, struct.pack("=BBH", NFPROTO_IPV4, 0, 0) + wire.text(_TABLE_NAME, "pyswarm")
+        )
         if answer is None:
             return 0
         return int.from_bytes(wire.attrs(memoryview(answer[1])[4:]).get(_TABLE_HANDLE, memoryview(b"")), "big")

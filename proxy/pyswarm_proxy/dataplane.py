@@ -42,13 +42,12 @@ class NftDataplane:
 
     def __init__(self, nft: Nft | None = None) -> None:
         self._nft = nft or Nft()
-        self._table = Table("", SourceChecks())
+        self._table = Table("", "", SourceChecks())
         self._state: HostState | None = None
         self._loaded = False
-        self._egress_loaded = False
         self._watch: TableWatch | None = None
         self._reader: counters.Elements | None = None
-        self._handles = (0, 0)
+        self._handle = 0
         self.changed = asyncio.Event()  # somebody else touched our tables: call ensure()
         self.reloads = 0
 
@@ -58,11 +57,9 @@ class NftDataplane:
 
     async def apply(self, state: HostState) -> None:
         before = self._state
-        if before is None or (before.segments, before.peers) != (state.segments, state.peers):
-            self._egress_loaded = False
-        if before is None or (before.gateway, before.checks) != (state.gateway, state.checks):
+        if before is None or _fixed(before) != _fixed(state):
             self._loaded = False
-            self._table = Table(state.gateway, state.checks)
+            self._table = Table(state.gateway, state.address, state.checks)
             before = None
         self._update_groups(before, state)
         self._state = state
@@ -85,8 +82,6 @@ class NftDataplane:
             table.replace(name, None)
 
     async def _write(self) -> None:
-        if not self._egress_loaded:
-            await self._load_egress()
         if self._loaded:
             batch = self._table.batch()
             if not batch:
@@ -120,12 +115,12 @@ class NftDataplane:
             await self._load_table()
             self._loaded = True
             self.reloads += 1
-            self._handles = self._read_handles()
+            self._handle = self._read_handle()
         finally:
             watch.listen()
 
     async def _load_table(self) -> None:
-        there = self._read_handles()[0] != 0
+        there = self._read_handle() != 0
         if there:
             try:
                 await self._nft.load(self._table.whole(anew=False, recount=self.reloads == 0))
@@ -134,18 +129,6 @@ class NftDataplane:
                 log.warning("balancer table is not as we make it, making it anew reason=%s", e)
         await self._nft.load(self._table.whole(anew=True))
 
-    async def _load_egress(self) -> None:
-        assert self._state is not None
-        watch = self._start_watch()
-        watch.pause()
-        try:
-            text = f"add table {ruleset.EGRESS_TABLE}\ndelete table {ruleset.EGRESS_TABLE}\n"
-            await self._nft.load(text + ruleset.egress(self._state.segments, self._state.peers))
-            self._egress_loaded = True
-            self._handles = self._read_handles()
-        finally:
-            watch.listen()
-
     def _start_watch(self) -> TableWatch:
         if self._watch is None:
             self._watch = TableWatch(self.changed.set)
@@ -153,19 +136,18 @@ class NftDataplane:
             self._nft.on_shell = self._watch.own
         return self._watch
 
-    def _read_handles(self) -> tuple[int, int]:
+    def _read_handle(self) -> int:
         if self._reader is None:
             self._reader = counters.Elements()
-        read = self._reader.table_handle
-        return read(counters.NFPROTO_IPV4), read(counters.NFPROTO_NETDEV)
+        return self._reader.table_handle()
 
     async def ensure(self) -> bool:
         if self._state is None:
             return False
-        if self.changed.is_set() or self._read_handles() != self._handles:
+        if self.changed.is_set() or self._read_handle() != self._handle:
             self.changed.clear()
-            self._loaded = self._egress_loaded = False
-        if self._loaded and self._egress_loaded:
+            self._loaded = False
+        if self._loaded:
             return False
         await self._write()
         return True
@@ -182,11 +164,14 @@ class NftDataplane:
     async def purge(self) -> None:
         watch = self._start_watch()
         watch.pause()
-        self._state, self._table = None, Table("", SourceChecks())
-        self._loaded = self._egress_loaded = False
-        await self._nft.load(
-            "".join(f"add table {t}\ndelete table {t}\n" for t in (ruleset.TABLE, ruleset.EGRESS_TABLE))
-        )
+        self._state, self._table = None, Table("", "", SourceChecks())
+        self._loaded = False
+        await self._nft.load(f"add table {ruleset.TABLE}\ndelete table {ruleset.TABLE}\n")
+
+
+def _fixed(state: HostState) -> tuple[object, ...]:
+    """What stands in the rules themselves."""
+    return state.gateway, state.address, state.checks
 
 
 def _task_groups(state: HostState) -> dict[str, elements.Elements]:

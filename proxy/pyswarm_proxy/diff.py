@@ -19,16 +19,19 @@ _TABLE = ruleset.TABLE
 class Table:
     """Elements by group. `replace` changes what is wanted; `batch` says it in nft's language, and takes it as done."""
 
-    def __init__(self, gateway: str, checks: SourceChecks) -> None:
+    def __init__(self, gateway: str, address: str, checks: SourceChecks) -> None:
+        """As of `ruleset.base`."""
         self._gateway = gateway
+        self._address = address
         self._checks = checks
         self._groups: dict[str, Elements] = {}
         self._rivals: dict[Key, set[str]] = {}  # groups that want a key, where there is more than one
         self._owner: dict[Key, str] = {}
         self._chains: set[str] = set()
         self._before: dict[Key, str | None] = {}  # touched keys → their value in the kernel
-        self._count = dict.fromkeys(ruleset.ON_DEMAND, 0)  # elements of the sets that need a chain of their own
-        self._there: set[str] = set()  # sets whose chain is in the kernel
+        # elements of the sets that need chains of their own, and which of these are in the kernel
+        self._count = dict.fromkeys((name for demand in ruleset.ON_DEMAND for name in demand.sets), 0)
+        self._there: set[ruleset.OnDemand] = set()
 
     def __contains__(self, group: str) -> bool:
         return group in self._groups
@@ -107,15 +110,18 @@ class Table:
         for name in sorted(self._networks_left(gone)):
             self._chains.discard(name)
             parts += [f"flush chain {_TABLE} {name}", f"delete chain {_TABLE} {name}"]
-        for set_name, count in self._count.items():
-            chain, statements = ruleset.on_demand(set_name, self._gateway)
-            if count and set_name not in self._there:
-                parts += statements
-                self._there.add(set_name)
-            elif not count and set_name in self._there:
-                parts += [f"flush chain {_TABLE} {chain}", f"delete chain {_TABLE} {chain}"]
-                self._there.discard(set_name)
+        for demand in ruleset.ON_DEMAND:
+            if self._demanded(demand) and demand not in self._there:
+                parts += demand.statements(self._gateway)
+                self._there.add(demand)
+            elif demand in self._there and not self._demanded(demand):
+                for name in demand.chains:
+                    parts += [f"flush chain {_TABLE} {name}", f"delete chain {_TABLE} {name}"]
+                self._there.discard(demand)
         return "; ".join(parts)
+
+    def _demanded(self, demand: ruleset.OnDemand) -> bool:
+        return any(self._count[name] for name in demand.sets)
 
     def _networks_left(self, gone: Mapping[str, object]) -> set[str]:
         """Chains of networks that this host has no more. (Those for N slots stay: there are few.)"""
@@ -135,7 +141,7 @@ class Table:
         self._before.clear()
         elements = self.elements()
         self._chains = chains_in(elements.values())
-        base = ruleset.base(self._gateway, self._checks)
+        base = ruleset.base(self._gateway, self._address, self._checks)
         lines = [f"add table {_TABLE}"]
         if anew:
             lines += [f"delete table {_TABLE}", f"add table {_TABLE}"]
@@ -153,10 +159,9 @@ class Table:
             # a statement of 50,000 elements is slower to parse than fifty of a thousand
             for at in range(0, len(keys), 1000):
                 lines.append(f"add element {_TABLE} {name} {{ {', '.join(keys[at : at + 1000])} }}")
-        for set_name, count in self._count.items():
-            chain, statements = ruleset.on_demand(set_name, self._gateway)
-            lines += statements
-            if not count:
-                lines.append(f"delete chain {_TABLE} {chain}")
-        self._there = {set_name for set_name, count in self._count.items() if count}
+        for demand in ruleset.ON_DEMAND:
+            lines += demand.statements(self._gateway)
+            if not self._demanded(demand):
+                lines += [f"delete chain {_TABLE} {name}" for name in demand.chains]
+        self._there = {demand for demand in ruleset.ON_DEMAND if self._demanded(demand)}
         return "\n".join(lines) + "\n"

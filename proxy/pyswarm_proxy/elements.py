@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import gcd
 
 from pyswarm_proxy.ruleset import network_chain
-from pyswarm_proxy.state import MARK_REPLY, Backend, HostState, LocalTask, Pool, Redirect, Service
+from pyswarm_proxy.state import Backend, HostState, LocalTask, Pool, Redirect, Service, flow_mark, return_address
 
 Key = tuple[str, str]
 Elements = dict[Key, str]
@@ -80,7 +80,6 @@ def host_elements(state: HostState) -> Elements:
     for peer in state.peers:
         out["nodes", peer.address] = ""
         out["zones", peer.mac] = str(peer.number)
-        out["marks", peer.mac] = f"{MARK_REPLY | peer.number:#x}"
     for segment in state.segments:
         out["ranges", segment.subnet] = ""
         out["vipranges", segment.vip_range] = ""
@@ -88,6 +87,10 @@ def host_elements(state: HostState) -> Elements:
         out["inside", f'"{segment.device}"'] = f"goto {network_chain('inside', segment.subnet)}"
         out["sources", f'"{segment.device}"'] = segment.source
         out["vnis", str(segment.vni)] = ""
+        for peer in state.peers:
+            mark = f"{flow_mark(segment.vni, peer.number):#x}"
+            out["marks", f'"{segment.device}" . {peer.mac}'] = mark
+            out["returns", mark] = return_address(segment.vni, peer.number)
     return out
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from pyswarm_proxy.ruleset import EGRESS_TABLE, TABLE
-
-_OURS = {TABLE, EGRESS_TABLE}
+from pyswarm_proxy.ruleset import TABLE
 
 
 def drops_forwarding(listing: str) -> list[str]:
@@ -17,7 +15,7 @@ def drops_forwarding(listing: str) -> list[str]:
     for item in json.loads(listing or "{}").get("nftables", []):
         chain = item.get("chain", {})
         family, table = chain.get("family", ""), chain.get("table", "")
-        if chain.get("hook") != "forward" or chain.get("policy") != "drop" or f"{family} {table}" in _OURS:
+        if chain.get("hook") != "forward" or chain.get("policy") != "drop" or f"{family} {table}" == TABLE:
             continue
         if family in ("ip", "inet"):
             found.append(f"{family} {table} {chain['name']}")

@@ -1,31 +1,32 @@
-"""The text of the tables: chains, sets and maps that are the same on every host. All that varies is in elements.
+"""The text of the table: chains, sets and maps that are the same on every host. All that varies is in elements.
 
-The order of the hooks is the design. A packet's way: raw (what is forged goes, the flow's zone is set by entry host),
-mangle (the entry host is noted in the flow's mark, replies get it back), nat (redirects first, VIPs, published ports),
-the graves (what a dead task's clients still send is reset), forward or input (who may talk to whom), nat again
-(masquerade where it cannot be avoided), and the counter of what should not have happened. On the way out of a VXLAN
-device a netdev chain writes the entry host's MAC into marked replies.
+The order of the hooks is the design. A packet's way: raw (frames of nobody's go, a flow's zone is set by its entry
+host), nat (a peer's flow is marked; redirects, VIPs, published ports), back (a reply of a marked flow is sent by way of
+its peer), the graves (what a dead task's clients still send is reset), forward or input (who may talk to whom), nat
+again (masquerade where it cannot be avoided), and the door, which counts what should not have happened.
+
+A reply goes by way of its peer by being given, while its route is looked up, an address that stands for the peer: a
+plain route and a plain neighbour do the rest. Rules for routing by mark would do it too, but the first one makes every
+look-up of the whole host slower, for good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pyswarm_proxy.state import (
+    GROUP,
+    GROUP_MASK,
     LINK_GROUP,
     MARK_MASK,
-    MARK_OWN_CLIENT,
-    MARK_REPLY,
+    MARK_PEER,
     MARK_SOURCE,
     PEER_GROUP,
-    RETURN_GATEWAY,
-    Peer,
-    Segment,
+    RETURN_RANGE,
     SourceChecks,
 )
 
 TABLE = "ip pyswarm"
-EGRESS_TABLE = "netdev pyswarm"
 VXLAN_PORT = 4789
 
 # Same seed on all hosts: with affinity, a client reaches the same backend whichever host it enters by.
@@ -41,14 +42,15 @@ PASSED_ON = 5
 # Devices are matched by their group, a number, and not by their name: it is three times as fast, and on every packet.
 _LINK = f"{LINK_GROUP:#x}"
 _PEER = f"{PEER_GROUP:#x}"
-_OURS = f"{{ {_LINK}, {_PEER} }}"
-_IS_MARKED = f"ct mark & {MARK_MASK:#x} == {MARK_REPLY:#x}"
-# (number and owner; the flag that the client is this host does not belong into a packet's mark)
-_RESTORE = f"meta mark set ct mark & {MARK_MASK | 0xFFFF:#x}"
+_OURS = f"& {GROUP_MASK:#x} == {GROUP:#x}"
+_NOT_OURS = f"& {GROUP_MASK:#x} != {GROUP:#x}"
+_IS_MARKED = f"ct mark & {MARK_MASK:#x} == {MARK_PEER:#x}"
+_GIVE_BACK = f"ip daddr {RETURN_RANGE} ip daddr set ct original ip saddr"
 
 
-def base(gateway: str, checks: SourceChecks) -> str:
-    """The whole of table `ip pyswarm` without elements. `gateway`: the host end of every task's link."""
+def base(gateway: str, address: str, checks: SourceChecks) -> str:
+    """The whole of table `ip pyswarm` without elements. `gateway`: the host end of every task's link; `address`: this
+    node's on the underlay."""
     source = f"meta mark set {MARK_SOURCE:#x}" if checks.mark_peers else ""
     spoofed = f"iifgroup {_LINK} fib saddr . iif oif 0 drop" if checks.tasks else ""
     return f"""table {TABLE} {{
@@ -61,7 +63,8 @@ def base(gateway: str, checks: SourceChecks) -> str:
  set nodes {{ typeof ip saddr; }}
  set vnis {{ typeof @th,96,24; }}
  map zones {{ typeof ether saddr : ct zone; }}
- map marks {{ typeof ether saddr : ct mark; }}
+ map marks {{ typeof iifname . ether saddr : ct mark; }}
+ map returns {{ typeof ct mark : ip daddr; }}
  map sources {{ typeof oifname : ip saddr; }}
 
  map vips {{ typeof ip daddr : verdict; }}
@@ -99,63 +102,67 @@ def base(gateway: str, checks: SourceChecks) -> str:
   ct original zone set ether saddr map @zones accept
   drop
  }}
- # The outer packets of the overlay: tracking them would tell nothing and costs on each one. And a datagram that fits
- # the underlay but not the overlay may be split: its sender would only learn of it by losing the first one. (Senders
- # give what they forbid to split no number of its own; the pieces need one.)
+ # A datagram that fits the underlay but not the overlay may be split: its sender would only learn of it by losing the
+ # first one. (Senders give what they forbid to split no number of its own; the pieces need one.)
  chain raw_udp {{
-  udp dport {VXLAN_PORT} ip saddr @nodes fib daddr type local notrack accept
+  udp dport {VXLAN_PORT} ip daddr {address} goto raw_vxlan
   ip frag-off & 0x4000 == 0 accept
   ip length <= 1280 accept
   fib daddr type != local accept
   ip id set numgen random mod 65536
   ip frag-off set 0
  }}
+ # The outer packets of the overlay: tracking them would tell nothing and costs on each one.
+ chain raw_vxlan {{
+  ip saddr @nodes notrack accept
+  @th,96,24 @vnis drop
+ }}
  chain raw_out {{
   type filter hook output priority raw;
   udp dport {VXLAN_PORT} ip daddr @nodes notrack
  }}
 
- chain mangle {{
-  type filter hook prerouting priority mangle;
+ chain nat_pre {{
+  type nat hook prerouting priority dstnat;
+  iifgroup {_LINK} goto nat_link
+  iifgroup {_PEER} goto nat_peer
+  fib daddr type local meta l4proto . th dport vmap @ports
+ }}
+ chain nat_link {{
+  ct timeout set "brief"
+  ip daddr vmap @leaving
+  ip daddr vmap @vips
+  fib daddr type local meta l4proto . th dport vmap @ports
+  ip daddr @nodes meta l4proto . th dport vmap @ports
+ }}
+ # Every new flow from a peer is marked, whoever the client is: a reply must pass the host that changed its addresses.
+ chain nat_peer {{
+  ct timeout set "brief"
+  ct mark set iifname . ether saddr map @marks
+  ip daddr vmap @leaving
+  fib daddr type local meta l4proto . th dport vmap @ports
+ }}
+ # After nat, which would take the address back of a reply whose port it had to change.
+ chain back {{
+  type filter hook prerouting priority -90;
   {_IS_MARKED} goto marked
-  ct state new goto mangle_new
  }}
  chain marked {{
   ct direction reply goto reply
   {source}
  }}
- chain mangle_new {{
-  iifgroup {_LINK} ct timeout set "brief"
-  iifgroup {_PEER} goto mangle_peer
- }}
- # Every new flow from a peer, whoever the client is: a reply must pass the host that changed its addresses.
- chain mangle_peer {{
-  ct timeout set "brief"
-  ct mark set ether saddr map @marks
-  fib saddr type local ct mark set ct mark | {MARK_OWN_CLIENT:#x}
-  {source}
- }}
+ # A peer that is no more: nobody else can do anything with its replies.
  chain reply {{
-  {_RESTORE}
-  # The client is this host, by way of another: its own address would keep the reply here. It gets it back further on.
-  ct mark & {MARK_OWN_CLIENT:#x} != 0 ip daddr set {RETURN_GATEWAY}
- }}
- chain mangle_out {{
-  type route hook output priority mangle;
-  {_IS_MARKED} ct direction reply goto reply
- }}
-
- chain nat_pre {{
-  type nat hook prerouting priority dstnat;
-  iifgroup {_OURS} ip daddr vmap @leaving
-  iifgroup {_LINK} ip daddr vmap @vips
-  fib daddr type local meta l4proto . th dport vmap @ports
-  iifgroup {_LINK} ip daddr @nodes meta l4proto . th dport vmap @ports
+  ip daddr set ct mark map @returns accept
+  drop
  }}
  chain nat_out {{
   type nat hook output priority -100;
-  ip saddr != {gateway} ip daddr vmap @leaving
+  ip saddr {gateway} accept
+  ip daddr @closed goto refuse
+  ip daddr vmap @leaving
   ip daddr vmap @vips
+  ip daddr @vipranges goto refuse
   fib daddr type local meta l4proto . th dport vmap @ports
  }}
  # Like all nat chains it sees the first packet of a flow alone. The agent's own probes do not count.
@@ -163,7 +170,7 @@ def base(gateway: str, checks: SourceChecks) -> str:
   type nat hook postrouting priority srcnat;
   ip saddr != {gateway} meta l4proto tcp ip daddr @shut drop
   ip saddr != {gateway} ip daddr @accepted
-  ip saddr @ranges oifgroup != {_OURS} oifname != "lo" masquerade
+  ip saddr @ranges oifgroup {_NOT_OURS} oifname != "lo" masquerade
   ct status & dnat == 0 accept
   ip saddr 127.0.0.0/8 oifgroup {_PEER} snat to oifname map @sources
   ip saddr 127.0.0.0/8 oifgroup {_LINK} snat to {gateway}
@@ -172,8 +179,8 @@ def base(gateway: str, checks: SourceChecks) -> str:
 
  chain forward {{
   type filter hook forward priority filter;
-  ct status & assured != 0 goto known
-  ct state established,related goto young
+  ct status & assured != 0 oifgroup != {_PEER} accept
+  ct state established,related goto known
   iifgroup {_OURS} ct state invalid drop
   oifgroup {_OURS} ct state invalid drop
   ip daddr @closed goto refuse
@@ -183,14 +190,14 @@ def base(gateway: str, checks: SourceChecks) -> str:
   oifgroup {_OURS} ct status & dnat == 0 drop
  }}
  chain known {{
-  oifgroup {_PEER} ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
+  oifgroup {_PEER} {_GIVE_BACK}
+  ct status & assured == 0 iifgroup {_LINK} jump young
   accept
  }}
  # Until data has passed both ways.
  chain young {{
-  iifgroup {_LINK} tcp flags & (syn | ack | rst) == (syn | ack) update @listening {{ ip saddr . tcp sport }}
-  iifgroup {_LINK} tcp flags & rst != 0 ct direction reply jump refusal
-  goto known
+  tcp flags & (syn | ack | rst) == (syn | ack) update @listening {{ ip saddr . tcp sport }}
+  tcp flags & rst != 0 ct direction reply goto refusal
  }}
  chain refusal {{
   ip saddr @tombs drop
@@ -211,20 +218,14 @@ def base(gateway: str, checks: SourceChecks) -> str:
   drop
  }}
 
+ # 127/8, which route_localnet lets in, ends here too.
  chain input {{
   type filter hook input priority filter;
-  udp dport {VXLAN_PORT} goto input_vxlan
-  ct state established,related accept
   iifgroup {_OURS} goto input_ours
-  meta l4proto . th dport @refused goto refuse
+  ct state new meta l4proto . th dport @refused goto refuse
  }}
- chain input_vxlan {{
-  iifgroup {_OURS} goto forbid
-  ip saddr @nodes accept
-  @th,96,24 @vnis drop
- }}
- # 127/8, which route_localnet lets in, ends here too.
  chain input_ours {{
+  ct state established,related accept
   iifgroup {_LINK} ip daddr {gateway} udp dport 53 accept
   iifgroup {_LINK} ip daddr {gateway} tcp dport 53 accept
   icmp type echo-request accept
@@ -232,35 +233,51 @@ def base(gateway: str, checks: SourceChecks) -> str:
   iifgroup {_LINK} goto forbid
   drop
  }}
- chain output {{
-  type filter hook output priority filter;
-  ip daddr {RETURN_GATEWAY} ip daddr set ct original ip saddr
-  ct state != new accept
-  ip saddr {gateway} accept
-  ip daddr @vipranges goto refuse
-  ip daddr @closed goto refuse
- }}
 }}
 """
 
 
-# Chains that are there only while a set has elements: they would cost every packet a look-up.
-# What is established with a task that died is reset, for nobody else would.
-GRAVES = f"""add chain {TABLE} graves {{ type filter hook prerouting priority -50; }}
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Chains that are there only while one of the sets has elements: they would cost every packet a look-up."""
+
+    sets: frozenset[str]
+    chains: tuple[str, ...]
+    text: str  # its lines are statements
+
+    def statements(self, gateway: str) -> list[str]:
+        return self.text.replace("GATEWAY", gateway).splitlines()
+
+
+ON_DEMAND = (
+    # What is established with a task that died is reset, for nobody else would.
+    OnDemand(
+        frozenset({"tombs"}),
+        ("graves",),
+        f"""add chain {TABLE} graves {{ type filter hook prerouting priority -50; }}
 add rule {TABLE} graves ip daddr @tombs ct state established,new meta l4proto tcp reject with tcp reset
-"""
-# What reaches a task though its owner has said that it leaves: after everything else, so that nothing is missed.
-DOOR = f"""add chain {TABLE} door {{ type filter hook postrouting priority 300; }}
+""",
+    ),
+    # What we say in a task's place goes by way of the peer, as its own words do.
+    OnDemand(
+        frozenset({"tombs", "closed"}),
+        ("back_out", "give_back"),
+        f"""add chain {TABLE} back_out {{ type route hook output priority -90; }}
+add rule {TABLE} back_out {_IS_MARKED} ct direction reply goto reply
+add chain {TABLE} give_back {{ type filter hook output priority filter; }}
+add rule {TABLE} give_back {_GIVE_BACK}
+""",
+    ),
+    # What reaches a task though its owner has said that it leaves: after everything else, so that nothing is missed.
+    OnDemand(
+        frozenset({"late"}),
+        ("door",),
+        f"""add chain {TABLE} door {{ type filter hook postrouting priority 300; }}
 add rule {TABLE} door ct state != new accept
 add rule {TABLE} door meta l4proto tcp ct original ip saddr != GATEWAY ip daddr @late
-"""
-ON_DEMAND = {"tombs": ("graves", GRAVES), "late": ("door", DOOR)}
-
-
-def on_demand(set_name: str, gateway: str) -> tuple[str, list[str]]:
-    """(the chain that the set needs while it has elements, the statements that make it)."""
-    name, text = ON_DEMAND[set_name]
-    return name, text.replace("GATEWAY", gateway).splitlines()
+""",
+    ),
+)
 
 
 def containers(text: str, *, counted: bool) -> list[tuple[str, str]]:
@@ -307,19 +324,3 @@ def _network_chain(name: str) -> str:
         "inside": [f"ip daddr {subnet} accept", "drop"],
     }[what]
     return "; ".join([f"add chain {TABLE} {name}"] + [f"add rule {TABLE} {name} {rule}" for rule in rules])
-
-
-def egress(segments: Iterable[Segment], peers: Iterable[Peer]) -> str:
-    """Table `netdev pyswarm`: every listed VXLAN device must exist. An unknown mark keeps a MAC that nobody has."""
-    macs = ", ".join(f"{MARK_REPLY | peer.number:#x} : {peer.mac}" for peer in sorted(peers, key=lambda p: p.number))
-    elements = f" elements = {{ {macs} }};" if macs else ""
-    chains = "\n".join(
-        f""" chain {segment.device} {{
-  type filter hook egress device "{segment.device}" priority 0;
-  meta mark 0 accept
-  ether daddr set meta mark map @macs
-  meta mark set 0
- }}"""
-        for segment in sorted(segments, key=lambda s: s.vni)
-    )
-    return f"table {EGRESS_TABLE} {{\n map macs {{ typeof meta mark : ether daddr;{elements} }}\n{chains}\n}}\n"

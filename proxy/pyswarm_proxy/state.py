@@ -9,19 +9,17 @@ from enum import Enum
 DEVICE_PREFIX = "psx"  # VXLAN devices, psx<vni>
 LINK_PREFIX = "psc"  # host ends of the tasks' links
 # Their device groups (`ip link show group`), by which the rules know them; "ps" and a number.
-LINK_GROUP = 0x70730001
-PEER_GROUP = 0x70730002
+GROUP, GROUP_MASK = 0x70730000, 0xFFFFFFFC
+LINK_GROUP = GROUP | 1
+PEER_GROUP = GROUP | 2
 
-# Where a marked reply is routed to: no host has this address, and the MAC is replaced by the entry host's on the way
-# out.
-RETURN_GATEWAY = "169.254.1.2"
-RETURN_MAC = "02:79:00:00:00:00"
-
-# Bits of a flow's mark (and of a packet's): the upper byte says whose it is, the lower two are the entry host's number.
-MARK_MASK = 0xFF000000
-MARK_REPLY = 0x79000000  # a reply that must go back by way of its entry host
-MARK_SOURCE = 0x7A000000  # on packets that came from a peer: makes the reverse-path check look where the reply will go
-MARK_OWN_CLIENT = 0x00800000  # the client is this host itself, by way of another host
+# A flow that a peer let in has a mark: whose it is (upper 6 bits), the network (10) and the peer (16).
+MARK_MASK = 0xFC000000
+MARK_PEER = 0x78000000
+MARK_SOURCE = 0x7C000000  # of packets from peers, where the host checks reverse paths (SourceChecks.mark_peers)
+# While its way is being chosen, a reply of such a flow goes to an address of this range that stands for the same
+# network and peer; then it gets its own back.
+RETURN_RANGE = "240.0.0.0/6"
 
 
 class Proto(Enum):
@@ -142,12 +140,10 @@ class SourceChecks:
 
     `mark_peers`: packets from peers get a mark by which the kernel looks where their reply will go, or it would drop
     those of clients beyond the overlay. `tasks`: the kernel does not see to it that a task sends from its own address.
-    `by_mark`: it looks where a packet's mark leads, and the mark of a task's reply leads away from the task.
     """
 
     mark_peers: bool = False
     tasks: bool = True
-    by_mark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +159,23 @@ class HostState:
     services: Mapping[str, Service] = field(default_factory=dict)
     redirects: tuple[Redirect, ...] = ()
     tasks: tuple[LocalTask, ...] = ()
+
+
+def _place(vni: int, number: int) -> int:
+    """Networks whose VNIs agree in the lower ten bits share a place; then a reply may go through the other one's
+    device, which its peer takes just as well."""
+    return (vni & 0x3FF) << 16 | number
+
+
+def flow_mark(vni: int, number: int) -> int:
+    """Of flows that come in from that peer in that network."""
+    return MARK_PEER | _place(vni, number)
+
+
+def return_address(vni: int, number: int) -> str:
+    """Where replies of those flows are routed to."""
+    place = _place(vni, number)
+    return f"{240 + (place >> 24)}.{place >> 16 & 255}.{place >> 8 & 255}.{place & 255}"
 
 
 def vtep_mac(number: int) -> str:

@@ -10,13 +10,11 @@ _EVERYWHERE = Path("/proc/sys/net/ipv4/conf/all")
 
 
 def source_checks() -> SourceChecks:
-    """A setting for all devices wins over that of one: any check over none, a looser one over a strict one, and its
-    regard for marks (which wg-quick sets)."""
+    """A setting for all devices wins over that of one: any check over none, a looser one over a strict one."""
     reverse_path = _read("rp_filter")
     return SourceChecks(
         mark_peers=reverse_path not in ("", "0"),
         tasks=reverse_path == "2",
-        by_mark=_read("src_valid_mark") == "1",
     )
 
 

@@ -30,10 +30,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_proxy.state import (
     MARK_MASK,
-    MARK_REPLY,
     MARK_SOURCE,
-    RETURN_GATEWAY,
-    RETURN_MAC,
     Backend,
     HostState,
     LocalTask,
@@ -46,6 +43,7 @@ from pyswarm_proxy.state import (
     Service,
     SourceChecks,
     Vip,
+    return_address,
     vtep_mac,
 )
 
@@ -325,18 +323,22 @@ def overlay(inputs: NetworkInputs, *, mtu: int, checks: SourceChecks) -> Overlay
         name, table = segment.device, TABLE_BASE | segment.vni
         rp_filter = 2 if checks.mark_peers else 0
         devices.add(Device(name, segment.vni, node.address, vtep_mac(inputs.node_number), mtu, rp_filter))
-        neighbours.add(Neighbour(name, RETURN_GATEWAY, RETURN_MAC))
-        forwards |= {Forward(name, peer.mac, peer.address) for peer in peers}
+        for peer in peers:
+            forwards.add(Forward(name, peer.mac, peer.address))
+            back = return_address(segment.vni, peer.number)
+            neighbours.add(Neighbour(name, back, peer.mac))
+            routes.add(Route(f"{back}/32", device=name, gateway=back))
         routes.add(Route(segment.subnet))
         routes.add(Route(segment.vip_range, device=name, source=segment.source))
-        routes.add(Route("0.0.0.0/0", device=name, gateway=RETURN_GATEWAY, table=table))
-        rules |= _rules(segment.subnet, name, table, checks)
+        if checks.mark_peers:
+            routes.add(Route("0.0.0.0/0", device=name, table=table))
+            rules |= _rules(segment.subnet, table)
         for block in network.blocks:
             if block.node_id == inputs.node_id:
                 addresses.add(Address(name, first_address(block.cidr)))
-            elif peer := by_number.get(block.node_number):
+            elif owner := by_number.get(block.node_number):
                 gateway = first_address(block.cidr)
-                neighbours.add(Neighbour(name, gateway, peer.mac))
+                neighbours.add(Neighbour(name, gateway, owner.mac))
                 routes.add(Route(str(ipaddress.ip_network(block.cidr)), name, gateway, segment.source))
     return Overlay(
         frozenset(devices),
@@ -348,13 +350,8 @@ def overlay(inputs: NetworkInputs, *, mtu: int, checks: SourceChecks) -> Overlay
     )
 
 
-def _rules(subnet: str, device: str, table: int, checks: SourceChecks) -> set[Rule]:
-    """Marked replies go back by way of their entry host. The others are for reverse-path checks, which look up the way
-    from a packet's destination back to its source, as if it had come in by the device that it will leave by."""
-    rules = {Rule(RULE_PRIORITY, subnet, MARK_REPLY, MARK_MASK, table)}
-    if checks.mark_peers:  # whatever came from a peer, its reply would leave by the overlay
-        inside = Rule(RULE_PRIORITY + 1, subnet, MARK_SOURCE, MARK_MASK, MAIN_TABLE, destination=subnet)
-        rules |= {inside, Rule(RULE_PRIORITY + 2, subnet, MARK_SOURCE, MARK_MASK, table)}
-    if checks.by_mark:  # where a task's own packets come from is not where their marks lead
-        rules.add(Rule(RULE_PRIORITY - 1, subnet, MARK_REPLY, MARK_MASK, MAIN_TABLE, device, subnet))
-    return rules
+def _rules(subnet: str, table: int) -> set[Rule]:
+    """For reverse-path checks, which look up the way from a packet's destination back to its source: of what came from
+    a peer, that would be by the overlay, wherever the client is."""
+    inside = Rule(RULE_PRIORITY, subnet, MARK_SOURCE, MARK_MASK, MAIN_TABLE, destination=subnet)
+    return {inside, Rule(RULE_PRIORITY + 1, subnet, MARK_SOURCE, MARK_MASK, table)}

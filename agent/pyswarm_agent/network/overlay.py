@@ -13,8 +13,9 @@ MAIN_TABLE = 254
 PROTOCOL = 121
 # Our routes' metric: no other one has it, so that replacing ours never replaces somebody else's.
 METRIC = 79
-RULE_PRIORITY = 7900  # replies to the entry host; those before and after it are for reverse-path checks
-TABLE_BASE = 0x79000000  # + vni: the table that marked replies of that network are routed by
+# Only where the host checks reverse paths on all devices: two rules a network, and a table (this number + vni).
+RULE_PRIORITY = 7900
+TABLE_BASE = 0x79000000
 VXLAN_OVERHEAD = 50  # bytes; outer Ethernet is not counted in an MTU: IPv4 20 + UDP 8 + VXLAN 8 + inner Ethernet 14
 
 
@@ -78,7 +79,6 @@ class Rule:
     mark: int
     mask: int
     table: int
-    incoming: str = ""  # device
     destination: str = ""  # CIDR
 
 

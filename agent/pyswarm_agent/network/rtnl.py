@@ -179,7 +179,6 @@ class Rtnl:
                     mark=_u32(parts.get(10)),
                     mask=_u32(parts.get(16)),
                     table=_u32(parts[15]) if 15 in parts else table,
-                    incoming=wire.as_text(parts[3]) if 3 in parts else "",
                     destination=f"{_ip(parts[1])}/{to_length}" if 1 in parts else "",
                 )
             )
@@ -336,8 +335,6 @@ def _rule(rule: Rule, *, add: bool) -> Request:
         body += wire.ipv4(1, str(to.network_address))
     body += wire.ipv4(2, str(network.network_address)) + wire.u32(6, rule.priority)
     body += wire.u32(10, rule.mark) + wire.u32(16, rule.mask) + wire.u32(15, rule.table) + wire.u8(21, PROTOCOL)
-    if rule.incoming:
-        body += wire.text(3, rule.incoming)
     return Request(NEW_RULE, body, _CREATE) if add else Request(DEL_RULE, body)
 
 

@@ -108,9 +108,9 @@ async def test_forged_sources_and_loopback_are_dropped(two_networks: Bed, settin
                 table = host.exec("nft", "list", "table", "ip", "pyswarm")
                 if ("fib saddr . iif" in table) != (setting == "rp_filter=2"):
                     return False
-                if ("meta mark set 0x7a000000" in table) != (name == "rp_filter"):
+                if ("meta mark set 0x7c000000" in table) != (name == "rp_filter"):
                     return False
-                if ("7899:" in host.exec("ip", "rule")) != (name == "src_valid_mark"):
+                if ("7900:" in host.exec("ip", "rule")) != (name == "rp_filter"):
                     return False
             return True
 

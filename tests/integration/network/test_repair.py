@@ -44,7 +44,6 @@ async def _answers_from_both(bed: Bed) -> bool:
 DAMAGE = [
     "nft flush ruleset",
     "nft delete table ip pyswarm",
-    "nft delete table netdev pyswarm",
     "nft flush map ip pyswarm backends",
     "nft flush map ip pyswarm vips",
     "nft flush chain ip pyswarm nat_pre",
@@ -54,7 +53,7 @@ DAMAGE = [
     "ip link set psx4201 mtu 1000",
     "ip route flush proto 121",
     "ip route flush table all proto 121",
-    "ip rule del pref 7900",
+    "ip route del 240.105.0.2",
     "ip addr del 169.254.1.1/32 dev lo",
     "ip addr flush dev psx4201",
     "ip neigh flush nud permanent dev psx4201",
@@ -260,7 +259,7 @@ async def test_a_foreign_firewall_that_drops_is_named(bed: Bed) -> None:
     host.exec(
         "nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"
     )
-    host.exec("nft", "delete table netdev pyswarm")  # a change of ours makes it look
+    host.exec("nft", "flush chain ip pyswarm back")  # a change of ours makes it look
 
     async def warned() -> bool:
         return any("ip filter FORWARD" in sentence for sentence in host.network.warnings())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nft_model import Model, Refused, whole_elements
 
-from pyswarm_proxy import elements
+from pyswarm_proxy import elements, ruleset
 from pyswarm_proxy.diff import Table
 from pyswarm_proxy.state import Backend, Pool, Proto, Published, Redirect, Segment, Service, SourceChecks, Vip
 
 
 def new_table() -> Table:
-    return Table("169.254.1.1", SourceChecks())
+    return Table("169.254.1.1", "10.9.0.1", SourceChecks())
 
 
 ADDRESSES = [f"10.1.0.{i}" for i in range(1, 7)]
@@ -43,6 +45,10 @@ changes = st.one_of(
 )
 
 
+def _demanded(chains: Iterable[str]) -> set[str]:
+    return set(chains) & {chain for demand in ruleset.ON_DEMAND for chain in demand.chains}
+
+
 @given(st.lists(st.lists(changes, max_size=4), max_size=8))
 def test_any_sequence_of_batches_ends_where_a_load_of_the_whole_does(batches: list[list[tuple[str, object]]]) -> None:
     table, model = new_table(), Model()
@@ -53,8 +59,12 @@ def test_any_sequence_of_batches_ends_where_a_load_of_the_whole_does(batches: li
             last[group] = wanted  # type: ignore[assignment]
         model.take(table.batch())
         assert model.elements == table.elements()
-        for chain, needed_by in (("graves", "tombs"), ("door", "late")):
-            assert (chain in model.chains) == any(name == needed_by for name, _ in model.elements)
+        assert _demanded(model.chains) == {
+            chain
+            for demand in ruleset.ON_DEMAND
+            for chain in demand.chains
+            if any(name in demand.sets for name, _ in model.elements)
+        }
     fresh = new_table()
     for group in sorted(last, reverse=True):
         fresh.replace(group, last[group])
@@ -73,9 +83,9 @@ def test_a_whole_load_forgets_what_was_pending(batch: list[tuple[str, object]]) 
     assert table.batch() == ""
     model = Model()
     model.elements, model.chains = loaded, {name: [] for name in elements.chains_in(loaded.values())}
-    for chain, needed_by in (("graves", "tombs"), ("door", "late")):
-        if any(name == needed_by for name, _ in loaded):
-            model.chains[chain] = []
+    for demand in ruleset.ON_DEMAND:
+        if any(name in demand.sets for name, _ in loaded):
+            model.chains |= {chain: [] for chain in demand.chains}
     table.replace("service a", {("vips", "10.9.9.9"): "drop"})
     model.take(table.batch())
     assert model.elements == table.elements()

@@ -1,13 +1,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm_proxy import elements
 from pyswarm_proxy.elements import MAX_SLOTS, redirect_elements, service_elements, slots
-from pyswarm_proxy.state import Backend, Pool, Proto, Published, Redirect, Service, Vip, vtep_mac
+from pyswarm_proxy.state import (
+    MARK_MASK,
+    MARK_PEER,
+    MARK_SOURCE,
+    RETURN_RANGE,
+    Backend,
+    Pool,
+    Proto,
+    Published,
+    Redirect,
+    Service,
+    Vip,
+    flow_mark,
+    return_address,
+    vtep_mac,
+)
 
 weights = st.lists(st.integers(0, 100), max_size=8)
 
@@ -78,3 +94,11 @@ def test_every_chain_that_elements_lead_to_can_be_written() -> None:
         assert ("jhash" in text) == (kind in "hq")
         assert ("ttl < 6 drop" in text) == (kind == "r")
     assert elements.chains_in(["goto v3", "drop", "", "jump same_10_1_0_0_16"]) == {"v3", "same_10_1_0_0_16"}
+
+
+def test_every_place_of_a_flow_has_a_mark_and_an_address_of_its_own() -> None:
+    places = [(vni, number) for vni in (4096, 4097, 4096 + 1023) for number in (1, 255, 256, 65535)]
+    assert len({flow_mark(*place) for place in places}) == len({return_address(*place) for place in places}) == 12
+    for place in places:
+        assert flow_mark(*place) & MARK_MASK == MARK_PEER != MARK_SOURCE
+        assert ip_address(return_address(*place)) in ip_network(RETURN_RANGE)
