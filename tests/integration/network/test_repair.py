@@ -32,7 +32,7 @@ async def _answers_from_both(bed: Bed) -> bool:
     ):
         seen = set()
         for _ in range(24):
-            answer = await place.outcome(address, port, timeout=0.3)
+            answer = await place.outcome(address, port, timeout=2)
             if not answer.startswith("web"):
                 return False
             seen.add(answer.split()[0])
