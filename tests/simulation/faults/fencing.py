@@ -1,0 +1,100 @@
+"""Faults of what keeps those that do not lead from writing and from being obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.simulation.faults.loops import Proxy, in_front_of_the_store
+from tests.simulation.faults.planted import fault, replace
+
+from pyswarm_agent import session as agent_session
+from pyswarm_agent.journal_records import Records
+from pyswarm_core.kinds import LEADER_KEY
+from pyswarm_core.store.base import Compare, Delete, Field, Op
+from pyswarm_manager import leader, writer
+from pyswarm_manager.api import admissions
+from pyswarm_manager.dispatcher import session
+
+
+@fault("fencing")
+def writes_do_not_compare_the_leader() -> None:
+    replace(writer.Writer, "__init__", lambda before: lambda self, store, fence: before(self, store, None))
+
+
+@fault("fencing")
+def writes_compare_that_anybody_leads() -> None:
+    replace(leader.Leadership, "fence", lambda before: property(lambda self: Compare(LEADER_KEY, Field.VERSION, 1)))
+
+
+@fault("fencing")
+def agents_obey_whoever_speaks() -> None:
+    replace(agent_session.Session, "_check_fence", lambda before: lambda self, fence: None)
+
+
+@fault("fencing")
+def agents_forget_who_led_when_they_restart() -> None:
+    replace(Records, "fence", lambda before: property(lambda self: self.__dict__.get("remembered", (0, 0))))
+    replace(Records, "set_fence", lambda before: lambda self, fence: self.__dict__.update(remembered=fence))
+
+
+@fault("fencing")
+def a_leader_does_not_notice_that_it_leads_no_more() -> None:
+    replace(leader.Election, "_lose", lambda before: lambda self, term, reason: None)
+
+
+@fault("fencing")
+def a_leader_trusts_its_lease_for_too_long() -> None:
+    def make(before: Any) -> Any:
+        def init(self: Any, *given: Any, **options: Any) -> None:
+            before(self, *given, **options)
+            self._margin = -2.0 * self._ttl
+
+        return init
+
+    replace(leader.Election, "__init__", make)
+
+
+@fault("fencing")
+def whoever_campaigns_takes_the_key() -> None:
+    class Pushing(Proxy):
+        async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
+            return await self._inner.txn([one for one in compares if one.field is not Field.CREATE], ops)
+
+    in_front_of_the_store(leader.Election, Pushing)
+
+    async def wait_for_nothing(self: Any) -> None:
+        return
+
+    replace(leader.Election, "_wait_for_vacancy", lambda before: wait_for_nothing)
+
+
+@fault("fencing")
+def whoever_campaigns_ends_the_others_term() -> None:
+    async def end(self: Any) -> None:
+        listing = await self._store.list(LEADER_KEY)
+        for holder in listing.entries:
+            await self._store.txn([Compare(LEADER_KEY, Field.MOD, holder.mod_revision)], [Delete(LEADER_KEY)])
+
+    replace(leader.Election, "_wait_for_vacancy", lambda before: end)
+
+
+@fault("fencing")
+def admissions_do_not_compare_their_guard() -> None:
+    class Unguarded(Proxy):
+        async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
+            return await self._inner.txn([one for one in compares if one.key != admissions.GUARD_KEY], ops)
+
+    in_front_of_the_store(admissions.Admissions, Unguarded)
+
+
+@fault("fencing")
+def sessions_outlive_the_term() -> None:
+    def make(before: Any) -> Any:
+        def close(self: Any, farewell: Any = None) -> None:
+            if farewell is None or not farewell.HasField("not_leader"):
+                before(self, farewell)
+
+        return close
+
+    replace(session.Session, "close", make)

@@ -1,0 +1,180 @@
+"""Faults of what carries out: queues, writer, cache, reports, admissions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from tests.simulation.faults.planted import fault, replace
+
+from pyswarm_core.errors import Compacted, Conflict, OutcomeUnknown
+from pyswarm_core.store import cache
+from pyswarm_core.store.base import Compare, Event, EventKind, Field, Op, TxnResult, WatchBatch
+from pyswarm_manager import loops, queue, writer
+from pyswarm_manager.api import admissions
+from pyswarm_manager.dispatcher import reports, statuses
+
+
+class Proxy:
+    """A store in front of a store."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def in_front_of_the_store(owner: type, proxy: type[Proxy]) -> None:
+    """Of whatever takes its store as the first argument."""
+
+    def make(before: Any) -> Any:
+        def init(self: Any, store: Any, *more: Any, **options: Any) -> None:
+            before(self, proxy(store), *more, **options)
+
+        return init
+
+    replace(owner, "__init__", make)
+
+
+@fault("loops")
+def a_conflict_is_not_looked_at_again() -> None:
+    def make(before: Any) -> Any:
+        def retry(self: Any, key: str, backoff: Any, error: Exception) -> None:
+            if not isinstance(error, Conflict):
+                before(self, key, backoff, error)
+
+        return retry
+
+    replace(queue.KeyQueue, "_retry", make)
+
+
+@fault("loops")
+def versions_are_not_compared() -> None:
+    class Careless(Proxy):
+        async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
+            return await self._inner.txn([one for one in compares if one.field is not Field.MOD], ops)
+
+    in_front_of_the_store(writer.Writer, Careless)
+
+
+@fault("loops")
+def compacted_history_is_skipped() -> None:
+    class Skipping(Proxy):
+        async def watch(
+            self, prefix: str, *, from_revision: int, on_connected: Any = None
+        ) -> AsyncGenerator[Any, None]:
+            while True:
+                try:
+                    async for batch in self._inner.watch(
+                        prefix, from_revision=from_revision, on_connected=on_connected
+                    ):
+                        from_revision = batch.revision + 1
+                        yield batch
+                except Compacted as error:
+                    from_revision = error.compact_revision + 1
+
+    in_front_of_the_store(cache.WatchCache, Skipping)
+
+
+def _loses_events(lost: Any) -> None:
+    """`lost(event, is the first)`: the cache never hears of it."""
+
+    def make(before: Any) -> Any:
+        def apply(self: Any, batch: WatchBatch) -> None:
+            kept = tuple(event for number, event in enumerate(batch.events) if not lost(event, number == 0))
+            before(self, WatchBatch(batch.revision, kept))
+
+        return apply
+
+    replace(cache.WatchCache, "apply", make)
+
+
+@fault("loops")
+def deletions_are_not_seen() -> None:
+    def is_lost(event: Event, first: bool) -> bool:
+        return event.kind is EventKind.DELETE and "/task/" in event.entry.key
+
+    _loses_events(is_lost)
+
+
+@fault("loops")
+def only_the_first_event_of_a_batch_is_seen() -> None:
+    _loses_events(lambda event, first: not first)
+
+
+@fault("loops")
+def a_key_that_is_worked_on_is_not_added() -> None:
+    def make(before: Any) -> Any:
+        def add(self: Any, key: str) -> None:
+            if key not in self._running:
+                before(self, key)
+
+        return add
+
+    replace(queue.KeyQueue, "add", make)
+
+
+@fault("loops")
+def nobody_is_woken_at_the_time_asked_for() -> None:
+    def make(before: Any) -> Any:
+        def init(self: Any, name: str, worker: Any, *more: Any, **options: Any) -> None:
+            async def deaf(key: str) -> None:
+                await worker(key)
+
+            before(self, name, deaf, *more, **options)
+
+        return init
+
+    replace(queue.KeyQueue, "__init__", make)
+
+
+class _Sure(Proxy):
+    async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
+        try:
+            return await self._inner.txn(compares, ops)
+        except OutcomeUnknown:
+            return TxnResult(True, 1)
+
+
+@fault("loops")
+def an_unknown_outcome_is_taken_for_success() -> None:
+    in_front_of_the_store(writer.Writer, _Sure)
+
+
+@fault("loops")
+def an_unknown_admission_is_taken_for_success() -> None:
+    in_front_of_the_store(admissions.Admissions, _Sure)
+
+
+@fault("loops")
+def a_new_leader_looks_at_nothing() -> None:
+    replace(loops, "all_keys", lambda before: lambda world: set())
+
+
+@fault("loops")
+def statuses_are_acknowledged_before_they_are_stored() -> None:
+    def make(before: Any) -> Any:
+        def add(self: Any, reporter: Any, batch: Any) -> None:
+            before(self, reporter, batch)
+            if reporter in self._batches:
+                reporter.stored(self._batches[reporter], [update.task_id for update in batch.updates])
+
+        return add
+
+    replace(reports.Reports, "add", make)
+
+
+@fault("loops")
+def an_old_status_replaces_a_newer_one() -> None:
+    def make(before: Any) -> Any:
+        return lambda stored, reported: None if reported == stored else reported
+
+    replace(statuses, "advanced", make)
+
+
+@fault("loops")
+def changes_of_nodes_wake_nobody() -> None:
+    replace(
+        loops, "wakes", lambda before: lambda change, world: set() if change.kind == "node" else before(change, world)
+    )

@@ -1,0 +1,149 @@
+"""Faults of what decides: orchestrator, rollout, scheduler, allocator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulation.faults.planted import fault, replace
+
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager.allocator import addresses
+from pyswarm_manager.allocator import service as vips
+from pyswarm_manager.allocator.ranges import parse_range, to_text
+from pyswarm_manager.orchestrator import history, selection, settle, view
+from pyswarm_manager.plan import Put
+from pyswarm_manager.rollout import batches, machine
+from pyswarm_manager.scheduler import filters
+from pyswarm_manager.scheduler.filters import Filter
+
+
+@fault("planners")
+def the_old_task_goes_before_the_new_one_serves() -> None:
+    replace(settle, "_may_go", lambda before: lambda *given, is_new, leeway: not is_new)
+
+
+@fault("planners")
+def host_ports_are_not_looked_at() -> None:
+    def make(before: Any) -> Any:
+        def init(self: Any, task: Any) -> None:
+            before(self, task)
+            self.demand.ports = ()
+
+        return init
+
+    replace(filters.RoomFilters, "__init__", make)
+
+
+def _lets_through(*refusals: Filter) -> None:
+    def make(before: Any) -> Any:
+        def node_refusal(node: Any) -> Any:
+            refusal = before(node)
+            return None if refusal is not None and refusal.by in refusals else refusal
+
+        return node_refusal
+
+    replace(filters, "node_refusal", make)
+
+
+@fault("planners")
+def tasks_are_placed_on_drained_nodes() -> None:
+    _lets_through(Filter.DRAINED, Filter.PAUSED)
+
+
+@fault("planners")
+def tasks_are_placed_on_nodes_that_are_down() -> None:
+    _lets_through(Filter.DOWN)
+
+
+@fault("planners")
+def an_address_is_free_when_its_task_is_over() -> None:
+    def make(before: Any) -> Any:
+        def init(self: Any, network: Any, nodes: Any, tasks: Any) -> None:
+            before(self, network, nodes, [task for task in tasks if task.status.state < pb.TASK_STATE_COMPLETE])
+
+        return init
+
+    replace(addresses._Pool, "__init__", make)
+
+
+@fault("planners")
+def every_service_gets_the_same_vip() -> None:
+    replace(vips, "next_vip", lambda before: lambda world, network: to_text(parse_range(network.vip_range).first + 1))
+
+
+@fault("planners")
+def every_node_gets_the_same_block() -> None:
+    replace(addresses._Pool, "_free_index", lambda before: lambda self: 0)
+
+
+@fault("planners")
+def a_rollback_keeps_environment_and_replicas() -> None:
+    def make(before: Any) -> Any:
+        def roll_back(given: Any, rollout: Any, reason: str) -> Any:
+            advance = before(given, rollout, reason)
+            for write in advance.writes:
+                if isinstance(write, Put) and isinstance(write.message, pb.Service):
+                    write.message.spec.replicas = given.service.spec.replicas
+                    write.message.spec.task.container.env[:] = given.service.spec.task.container.env
+            return advance
+
+        return roll_back
+
+    replace(machine, "_roll_back", make)
+
+
+@fault("planners")
+def a_slot_whose_task_failed_stays_empty() -> None:
+    def make(before: Any) -> Any:
+        def next_start(slot: Any, task_spec: Any, now: float) -> Any:
+            start = before(slot, task_spec, now)
+            return None if start is not None and start.quick_failures else start
+
+        return next_start
+
+    replace(settle, "next_start", make)
+    replace(batches, "next_start", make)
+
+
+@fault("planners")
+def tasks_are_forgotten_with_their_addresses() -> None:
+    def make(before: Any) -> Any:
+        def forgotten(given: Any) -> Any:
+            more = [task for slot in given.slots.values() for task in slot.past if not task.addresses_free]
+            return before(given) + more
+
+        return forgotten
+
+    replace(history, "forgotten_tasks", make)
+
+
+@fault("planners")
+def an_overtaken_rollout_goes_on_for_ever() -> None:
+    replace(machine, "supersede", lambda before: lambda given: [])
+
+
+@fault("planners")
+def a_drained_node_keeps_its_tasks() -> None:
+    for module in (settle, selection, batches):
+        replace(module, "is_misplaced", lambda before: lambda *given: False)
+
+
+@fault("planners")
+def parallelism_is_not_kept() -> None:
+    replace(view.View, "parallelism", lambda before: property(lambda self: 20))
+
+
+@fault("planners")
+def surplus_tasks_stay() -> None:
+    replace(selection, "_least_worth", lambda before: lambda *given: [])
+
+
+@fault("planners")
+def a_rollout_is_complete_too_soon() -> None:
+    def make(before: Any) -> Any:
+        def is_complete(given: Any, rollout: Any) -> bool:
+            return all(p.phase != pb.SLOT_PHASE_FAILED and p.new_task_id for p in rollout.slots)
+
+        return is_complete
+
+    replace(machine, "_is_complete", make)
