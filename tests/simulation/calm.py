@@ -20,6 +20,10 @@ class Calm:
         self._active -= 1
         self._ended = self._now()
 
+    def disturb(self) -> None:
+        """The user did what must hurt."""
+        self._ended = self._now()
+
     def hurt(self, service_id: str) -> None:
         """A container of this service ended without being told to, or fell ill."""
         self._of_service[service_id] = self._now()

@@ -200,6 +200,8 @@ class _Run:
     def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
         if isinstance(new, pb.Task) and new.status.health == pb.HEALTH_UNHEALTHY:
             self.calm.hurt(new.service_id)
+        elif kind == "node" and new is None:
+            self.calm.disturb()  # the user has removed it while it ran
 
 
 async def _awaited(work: object) -> None:

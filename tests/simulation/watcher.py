@@ -90,7 +90,8 @@ class HostWatcher:
         """Open connections have the drain timeout, from the release on."""
         now = asyncio.get_running_loop().time()
         released = self.released_at.get(task.id)
-        if container.asked_at is not None or released is None or now - host.jumped_at < 60:
+        is_orphan = task.status.state == pb.TASK_STATE_ORPHANED
+        if container.asked_at is not None or released is None or is_orphan or now - host.jumped_at < 60:
             return
         timeout = task.spec.drain_timeout if task.spec.HasField("drain_timeout") else 10.0
         still = sum(host.open(address.address) for address in task.addresses)
