@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 
-# A status waits for others this long (seconds). One that others wait for (endpoints, rollouts) waits less.
-COALESCE, COALESCE_URGENT = 0.02, 0.002
+# Seconds that a status waits for others. Somebody waits for an urgent one (endpoints, rollouts); the others are for
+# people to read, and each costs a write to the store: most of a quick start's are replaced before they are sent.
+COALESCE, COALESCE_URGENT = 0.1, 0.002
 MAX_BATCH = 500  # updates in a message
 
 
@@ -21,6 +22,7 @@ class StatusBox:
         """`clock`: seconds, monotonic."""
         self._clock = clock
         self._waiting: dict[str, wire.StatusUpdate] = {}
+        self._due_at: dict[str, float] = {}  # of those
         self._sent: deque[wire.StatusBatch] = deque()  # of this session, not stored yet
         self._stored = 0  # batches of this session
         self._due: float | None = None
@@ -41,21 +43,22 @@ class StatusBox:
         if earlier is not None and earlier.HasField("adopted") and not update.HasField("adopted"):
             update.adopted.CopyFrom(earlier.adopted)
         self._waiting[update.task_id] = update
-        state = update.status.state
-        urgent = state == pb.TASK_STATE_RUNNING or state >= pb.TASK_STATE_COMPLETE
-        due = self._clock() + (COALESCE_URGENT if urgent else COALESCE)
+        due = self._clock() + (COALESCE_URGENT if is_urgent(update.status) else COALESCE)
+        due = self._due_at[update.task_id] = min(due, self._due_at.get(update.task_id, due))
         if self._due is None or due < self._due:
             self._due = due
             self.changed.set()
 
     def take(self) -> wire.StatusBatch | None:
-        """The next batch, when it is due; it counts as sent."""
-        if self._due is None or self._clock() < self._due:
+        """The next batch, when it is due; it counts as sent. A successor is never due before its predecessor's end."""
+        now = self._clock()
+        if self._due is None or now < self._due:
             return None
-        batch = wire.StatusBatch(updates=list(self._waiting.values())[:MAX_BATCH])
-        for update in batch.updates:
-            del self._waiting[update.task_id]
-        self._due = self._clock() if self._waiting else None
+        due = [update for task_id, update in self._waiting.items() if self._due_at[task_id] <= now][:MAX_BATCH]
+        for update in due:
+            del self._waiting[update.task_id], self._due_at[update.task_id]
+        self._due = min(self._due_at.values(), default=None)
+        batch = wire.StatusBatch(updates=due)
         self._sent.append(batch)
         return batch
 
@@ -78,11 +81,16 @@ class StatusBox:
             self._waiting[update.task_id] = update
         self._sent.clear()
         self._stored = 0
+        self._due_at = dict.fromkeys(self._waiting, self._clock())
         self._due = self._clock() if self._waiting else None
         self.changed.set()
 
     def forget(self, task_id: str) -> None:
         """The manager does not know the task any more."""
         self._waiting.pop(task_id, None)
-        if not self._waiting:
-            self._due = None
+        self._due_at.pop(task_id, None)
+        self._due = min(self._due_at.values(), default=None)
+
+
+def is_urgent(status: pb.TaskStatus) -> bool:
+    return status.state in (pb.TASK_STATE_READY, pb.TASK_STATE_RUNNING) or status.state >= pb.TASK_STATE_COMPLETE

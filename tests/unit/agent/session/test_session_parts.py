@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,8 +81,18 @@ def test_ordinary_statuses_wait_a_little_and_urgent_ones_hardly() -> None:
     box.put(update("b", pb.TASK_STATE_RUNNING))
     clock.now += 0.003
     batch = box.take()
-    assert batch is not None and [u.task_id for u in batch.updates] == ["a", "b"]
-    assert box.take() is None and box.due is None
+    assert batch is not None and [u.task_id for u in batch.updates] == ["b"]
+    assert box.take() is None and box.due == pytest.approx(100.0 + COALESCE)
+    box.put(update("a", pb.TASK_STATE_STARTING))
+    assert box.due == pytest.approx(100.0 + COALESCE), "as late as the first of them, not later"
+    box.put(update("c", pb.TASK_STATE_PREPARING))
+    clock.now = 100.0 + COALESCE
+    batch = box.take()
+    assert batch is not None and [u.task_id for u in batch.updates] == ["a"]
+    assert batch.updates[0].status.state == pb.TASK_STATE_STARTING
+    box.put(update("c", pb.TASK_STATE_READY))
+    clock.now += 0.003
+    assert box.take() is not None and box.take() is None and box.due is None
 
 
 def test_a_successor_stays_behind_its_predecessor_and_keeps_its_task() -> None:
