@@ -26,7 +26,7 @@ _MAIN = """
 import json, sys
 from pathlib import Path
 given = json.loads(sys.argv[1])
-for name in ("tls_dir", "data_dir"):
+for name in [name for name in given if name.endswith("_dir")]:
     given[name] = Path(given[name])
 given["etcd_endpoints"] = tuple(given["etcd_endpoints"])
 from pyswarm_manager.app import run
