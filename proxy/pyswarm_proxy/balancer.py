@@ -97,6 +97,13 @@ class Balancer:
         await asyncio.sleep(drain.SAMPLE_INTERVAL)
         return drain.is_drained(first, await self.open_connections(*addresses))
 
+    def redirected(self) -> dict[str, float]:
+        """Tasks that leave or died → since when (unix seconds) all of their addresses are redirected in the kernel."""
+        found: dict[str, float] = {}
+        for (task_id, _), at in self._redirected.items():
+            found[task_id] = max(at, found.get(task_id, 0.0))
+        return found
+
     async def drain_figures(self, task_id: str, addresses: Collection[str]) -> drain.DrainFigures:
         since = [self._redirected[key] for key in ((task_id, a) for a in addresses) if key in self._redirected]
         late, usage = self._counts("late"), await self._links.usage([task_id])

@@ -117,6 +117,28 @@ class TaskLinks:
         wanted = list(task_ids)
         return await self.threads.run(lambda: self._usage(wanted)) if wanted else {}
 
+    async def resize(self) -> None:
+        """Gives links that have another MTU the overlay's, at both ends. Raises LinkFailure."""
+        try:
+            await self.threads.run(self._resize)
+        except OSError as e:
+            raise LinkFailure(f"the MTU of a task's network link could not be changed: {e.strerror}") from e
+
+    def _resize(self) -> None:
+        mtu = self._mtu()
+        with rtnl.Rtnl() as host:
+            for link in host.links():
+                path = self.path(link.alias)
+                if not link.name.startswith(LINK_PREFIX) or link.mtu == mtu or not namespaces.is_pinned(path):
+                    continue
+                log.info("network change link=%s mtu=%s", link.name, mtu)
+                namespaces.enter(path)
+                with rtnl.Rtnl() as inside:
+                    own = inside.link(CONTAINER_DEVICE)
+                    if own is not None:
+                        inside.do(rtnl.set_mtu(own.index, mtu), ignore=rtnl.REMOVE_IGNORES)
+                host.do(rtnl.set_mtu(link.index, mtu), ignore=rtnl.REMOVE_IGNORES)
+
     def forget_usage(self, kept: Collection[str]) -> None:
         """Of links that are gone, all but these tasks'."""
         self._last = {task_id: traffic for task_id, traffic in self._last.items() if task_id in kept}
@@ -160,13 +182,11 @@ class TaskLinks:
                         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                         try:
                             mac = container_mac(addresses[0])
-                            host.do(
-                                rtnl.new_veth(name, task_id, HOST_MAC, self._mtu(), CONTAINER_DEVICE, mac, descriptor)
-                            )
+                            host.do(rtnl.new_veth(name, HOST_MAC, self._mtu(), CONTAINER_DEVICE, mac, descriptor))
                         finally:
                             os.close(descriptor)
                     self._configure_inside(inside, addresses)
-                self._configure_host(host, name, addresses)
+                self._configure_host(host, name, task_id, addresses)
             except BaseException:
                 if not pinned:
                     self._remove(host, path, name)
@@ -189,12 +209,12 @@ class TaskLinks:
                 requests.append(rtnl.container_route(subnet, link.index, gateway=GATEWAY, source=address))
         inside.do(*requests, ignore=rtnl.ADD_IGNORES)
 
-    def _configure_host(self, host: rtnl.Rtnl, name: str, addresses: Sequence[str]) -> None:
+    def _configure_host(self, host: rtnl.Rtnl, name: str, task_id: str, addresses: Sequence[str]) -> None:
         link = host.link(name)
         if link is None:
             raise wire.NetlinkError(errno.ENODEV, "the host's end of the link is missing")
         host.do(rtnl.no_ipv6(link.index), ignore=(errno.EAFNOSUPPORT, errno.EOPNOTSUPP))
-        requests = [settings(link.index)]
+        requests = [settings(link.index, task_id)]
         for thing in host_side(name, addresses):
             requests += rtnl.request(thing, {name: link.index}, add=True)
         host.do(*requests, ignore=rtnl.ADD_IGNORES)
@@ -221,8 +241,9 @@ class TaskLinks:
         return sorted(found)
 
 
-def settings(index: int) -> Request:
-    return rtnl.set_up(index, rtnl.LINK_CONF, group=LINK_GROUP)
+def settings(index: int, alias: str = "") -> Request:
+    """The alias tells a device's task, whose id is longer than a name may be; without one it keeps what it has."""
+    return rtnl.set_up(index, rtnl.LINK_CONF, group=LINK_GROUP, alias=alias)
 
 
 def is_right(link: rtnl.Link) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class NodeNetwork:
         self._dead: frozenset[str] = frozenset()
         self._underlay = Underlay(ETHERNET_MTU, SourceChecks(), present=False)
         self._address = ""
+        self._sized_for = 0  # the MTU that all tasks' links have
         self._subnets: dict[str, str] = {}
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -89,6 +90,11 @@ class NodeNetwork:
     async def drain_figures(self, task_id: str) -> DrainFigures:
         figures = await self._balancer.drain_figures(task_id, self._addresses(task_id))
         return DrainFigures(figures.redirected_at, figures.late_connections, figures.open_connections, figures.resets)
+
+    def redirected(self) -> Mapping[str, float]:
+        """This host's tasks whose redirect is in the kernel, with the unix seconds at which all of it was. Costs
+        nothing."""
+        return self._balancer.redirected()
 
     async def counters(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
         """(by task of this host, by service of this host's tasks, those that are gone included)."""
@@ -135,6 +141,13 @@ class NodeNetwork:
         self.links.forget_usage(inputs.tasks.keys())
         if remove:
             await self._host.apply(wanted)
+        await self._size_links()
+
+    async def _size_links(self) -> None:
+        mtu = overlay_mtu(self._underlay)
+        if mtu != self._sized_for:
+            await self.links.resize()
+            self._sized_for = mtu
 
     def _host_state(self, inputs: NetworkInputs) -> HostState:
         return derive.host_state(inputs, self._memory, self._underlay.checks)
@@ -188,6 +201,7 @@ class NodeNetwork:
                 self._underlay = underlay
                 await self._host.apply(self._wanted(self._effective()))
                 await self._balancer.apply(self._host_state(self._effective()))
+                await self._size_links()
                 repaired = True
             else:
                 repaired = await self._host.repair()

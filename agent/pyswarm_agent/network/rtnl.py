@@ -259,7 +259,7 @@ def new_device(device: Device) -> list[Request]:
     return [Request(NEW_LINK, body, _CREATE)]
 
 
-def new_veth(name: str, alias: str, mac: str, mtu: int, peer: str, peer_mac: str, netns: int) -> Request:
+def new_veth(name: str, mac: str, mtu: int, peer: str, peer_mac: str, netns: int) -> Request:
     """`peer` appears in the namespace of the descriptor `netns`."""
     common = wire.u32(_IFLA_MTU, mtu)
     inner = _LINK.pack(0, 0, 0, 0, 0) + wire.text(_IFLA_IFNAME, peer) + wire.mac(_IFLA_ADDRESS, peer_mac) + common
@@ -267,20 +267,26 @@ def new_veth(name: str, alias: str, mac: str, mtu: int, peer: str, peer_mac: str
     info = wire.nest(_IFLA_LINKINFO, wire.text(_INFO_KIND, "veth"), wire.nest(_INFO_DATA, wire.attr(_VETH_PEER, inner)))
     body = _LINK.pack(0, 0, 0, 0, 0) + wire.text(_IFLA_IFNAME, name) + wire.mac(_IFLA_ADDRESS, mac) + common + info
     body += wire.u32(_IFLA_GROUP, LINK_GROUP)
-    return Request(NEW_LINK, body + wire.text(_IFLA_IFALIAS, alias), _CREATE)
+    return Request(NEW_LINK, body, _CREATE)
 
 
-def set_up(index: int, conf: Mapping[str, int], *, group: int = 0, mtu: int = 0) -> Request:
+def set_up(index: int, conf: Mapping[str, int], *, group: int = 0, mtu: int = 0, alias: str = "") -> Request:
     """Up, with settings of /proc/sys/net/ipv4/conf/DEVICE, and no IPv6 address of its own."""
     body = _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP)
     if mtu:
         body += wire.u32(_IFLA_MTU, mtu)
     if group:
         body += wire.u32(_IFLA_GROUP, group)
+    if alias:
+        body += wire.text(_IFLA_IFALIAS, alias)
     if conf:
         settings = wire.nest(_INET_CONF, *(wire.u32(_CONF[name], value) for name, value in conf.items()))
         body += wire.nest(_IFLA_AF_SPEC, wire.nest(socket.AF_INET, settings))
     return Request(SET_LINK, body)
+
+
+def set_mtu(index: int, mtu: int) -> Request:
+    return Request(SET_LINK, _LINK.pack(0, 0, index, 0, 0) + wire.u32(_IFLA_MTU, mtu))
 
 
 def no_ipv6(index: int) -> Request:

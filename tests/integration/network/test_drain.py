@@ -53,6 +53,7 @@ async def test_a_task_leaves_under_load_though_no_entry_host_is_ever_updated(bed
     assert late <= 3  # what was in the server's own accept queue when `apply` returned
     assert figures.late_connections == 0
     assert figures.redirected_at > 0
+    assert owner.network.redirected() == {task: figures.redirected_at}
     assert figures.open_connections == 0
     assert running.slowest < 1.5
 

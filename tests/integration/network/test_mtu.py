@@ -68,14 +68,25 @@ async def test_a_client_behind_a_narrow_link(bed: Bed) -> None:
         await _megabytes(behind, entry, 8080, 600_000)
 
 
-async def test_the_overlay_follows_the_underlay(bed: Bed) -> None:
-    await bed.task("web2", 2, service="web")
-    bed.service("web", bed.endpoint("web2"), vip=VIP, published=8080)
+async def test_the_overlay_and_the_links_follow_the_underlay(bed: Bed) -> None:
+    await bed.task("web1", 1, service="web")
+    await bed.task("idle2", 2, serve=False)
+    bed.service("web", bed.endpoint("web1"), vip=VIP, published=8080)
     await bed.apply()
-    bed.host(1).exec("ip", "link", "set", "eth0", "mtu", "1400")
+    places = [(bed.host(1), "psx4201"), (bed.containers["web1"], "eth0")]
+    for underlay in (1400, 1500):
+        bed.host(1).exec("ip", "link", "set", "eth0", "mtu", str(underlay))
 
-    async def followed() -> bool:
-        return "mtu 1350" in bed.host(1).exec("ip", "link", "show", "psx4201")
+        async def followed(wanted: int = underlay - 50) -> bool:
+            return all(f"mtu {wanted}" in place.exec("ip", "link", "show", device) for place, device in places)
 
-    await eventually(followed, 2)
-    await _megabytes(bed.client, "10.90.0.11", 8080, 300_000)
+        await eventually(followed, 2)
+        await _megabytes(bed.client, "10.90.0.11", 8080, 300_000)
+        await _megabytes(bed.containers["idle2"], VIP, 80, 300_000)
+    # a change while nobody looked
+    bed.host(1).call(bed.host(1).network.stop())
+    bed.host(1).exec("ip", "link", "set", "eth0", "mtu", "1300")
+    bed.host(1).network = bed.host(1).call(bed.host(1)._new_network())
+    await bed.apply(bed.host(1))
+    for place, device in places:
+        assert "mtu 1250" in place.exec("ip", "link", "show", device)

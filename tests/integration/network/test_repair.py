@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from pyswarm_agent.network import namespaces
 from tests.integration.network.bed import CLIENT, Bed, Host
 from tests.integration.network.load import eventually, load
 
@@ -251,6 +252,22 @@ async def test_a_task_that_was_stopped_leaves_no_trace(bed: Bed) -> None:
     assert task[:12] not in host.exec("ip", "-o", "link")
     assert not host.network.links.path(task).exists()
     assert (await bed.client.ask("10.90.0.11", 8080)) == f"web2 {CLIENT}"
+
+
+async def test_a_link_whose_namespace_is_no_longer_pinned_is_still_known_and_removed(bed: Bed) -> None:
+    """As after a crash between the two steps of a removal; something else still holds the namespace."""
+    await bed.task("web1", 1, service="web")
+    host, task = bed.host(1), bed.tasks["web1"].id
+    assert await host.do(host.network.links.attached()) == [task]
+
+    async def unpin() -> None:
+        namespaces.unpin(host.network.links.path(task))
+
+    await host.do(unpin())
+    assert await host.do(host.network.links.attached()) == [task]
+    await host.do(host.network.links.detach(task))
+    assert await host.do(host.network.links.attached()) == []
+    assert "psc" not in host.exec("ip", "-o", "link")
 
 
 async def test_a_foreign_firewall_that_drops_is_named(bed: Bed) -> None:
