@@ -142,6 +142,8 @@ class StoredChecks:
             host = self._hosts.get(node.id)
             if host is None or host.state is None or not is_live(node) or host.name in having:
                 continue
+            if node.id == task.node_id:
+                continue  # its own host may know already that it has ended
             service = host.state.services.get(task.service_id)
             if service is None or service.vips or service.published:
                 self._say("a task counts when every live node balances it", task, f"{host.name} does not")

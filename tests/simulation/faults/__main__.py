@@ -5,59 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
-
-HOURS = 0.25  # of one seed
-SEEDS = 24  # at most, for one fault
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """`invariant` "": not within the bound."""
-
-    name: str
-    invariant: str
-    seed: int
-    hours: float
-    seconds: float
-
-
-def hunt(name: str, first: int, seeds: int) -> Found:
-    """In a process of its own."""
-    from tests.simulation.faults.planted import load
-    from tests.simulation.run import simulate
-
-    began, hours = time.monotonic(), 0.0
-    load()[name].plant()
-    for seed in range(first, first + seeds):
-        outcome = simulate(seed, HOURS)
-        hours += outcome.hours
-        if outcome.finding is not None:
-            return Found(name, outcome.finding.invariant, seed, hours, time.monotonic() - began)
-    return Found(name, "", 0, hours, time.monotonic() - began)
-
-
-def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for done in as_completed([pool.submit(hunt, name, first, seeds) for name in names]):
-            yield done.result()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="groups, or parts of names; all when none is given")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds each fault gets at most")
+    parser.add_argument("--seeds", type=int, default=24, help="how many seeds each fault gets at most")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     again = {"PYTHONHASHSEED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     if any(os.environ.get(name) != value for name, value in again.items()):
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation.faults", *sys.argv[1:]], os.environ | again)
 
+    from tests.simulation.faults.hunt import Found, hunt_all
     from tests.simulation.faults.planted import GROUPS, load
 
     faults = load()

@@ -1,0 +1,44 @@
+"""Looks for one planted fault, or for all of them side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+HOURS = 0.25  # of one seed
+SEEDS = 24  # at most, for one fault
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`invariant` "": not within the bound."""
+
+    name: str
+    invariant: str
+    seed: int
+    hours: float
+    seconds: float
+
+
+def hunt(name: str, first: int, seeds: int) -> Found:
+    """In a process of its own."""
+    from tests.simulation.faults.planted import load
+    from tests.simulation.run import simulate
+
+    began, hours = time.monotonic(), 0.0
+    load()[name].plant()
+    for seed in range(first, first + seeds):
+        outcome = simulate(seed, HOURS)
+        hours += outcome.hours
+        if outcome.finding is not None:
+            return Found(name, outcome.finding.invariant, seed, hours, time.monotonic() - began)
+    return Found(name, "", 0, hours, time.monotonic() - began)
+
+
+def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(hunt, name, first, seeds) for name in names]):
+            yield done.result()
