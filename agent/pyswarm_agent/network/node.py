@@ -36,7 +36,13 @@ RETRY = 1.0
 class NodeNetwork:
     """Implements `inputs.Network`. `run_dir`: where the tasks' namespaces are pinned, in `netns/`."""
 
-    def __init__(self, run_dir: Path, balancer: Balancer | None = None, host: HostNetwork | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        balancer: Balancer | None = None,
+        host: HostNetwork | None = None,
+        links: TaskLinks | None = None,
+    ) -> None:
         self._folder = run_dir / "netns"
         flux = Flux()
         self._host = host or HostNetwork(GATEWAY, flux)
@@ -50,7 +56,7 @@ class NodeNetwork:
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._warned: tuple[str, ...] = ()
-        self.links = TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of, flux)
+        self.links = links or TaskLinks(self._folder, lambda: overlay_mtu(self._underlay), self._subnet_of, flux)
         self._balancer = balancer or Balancer(self.links)
 
     async def start(self) -> None:
