@@ -82,12 +82,18 @@ class AgentProcess:
         journal = Journal(Path("/agent/journal"), disk=self.disk, compact_at=200_000)
         journal.open()
         runtime, sockets = Runtime(host, self.party), TaskSockets(host)
-        network = NodeNetwork(Path("/run"), Balancer(host, self.party), HostNetwork(host, self.party))  # type: ignore[arg-type]
+        links = Links(host, self.party)
+        network = NodeNetwork(
+            Path("/run"),
+            Balancer(host, self.party),  # type: ignore[arg-type]
+            HostNetwork(host, self.party),  # type: ignore[arg-type]
+            links,  # type: ignore[arg-type]
+        )
         parts = Parts(
             records=Records(journal),
             runtime=runtime,
             images=Images(host, self.party),
-            links=Links(host, self.party),
+            links=links,
             network=network,
             probes=Prober(runtime, host.now),
             ports=PortWatch(sockets.of, host.now, sockets.find),

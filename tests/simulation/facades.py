@@ -166,6 +166,14 @@ class Links(_Facade):
         await self._work(0.001, 0.002)
         return list(self._host.links)
 
+    # What NodeNetwork asks beside that: packets and their sizes are not modelled.
+
+    async def resize(self) -> None:
+        self._party.check()
+
+    def forget_usage(self, kept: Collection[str]) -> None:
+        pass
+
 
 class HostNetwork(_Facade):
     """Stands where `network.host.HostNetwork` stands: routes and devices, which are not modelled but for their time."""

@@ -25,6 +25,7 @@ from tests.simulation.scenario import Step
 from tests.simulation.user import LEAST_SERVICES, NAMES, User
 from tests.simulation.weather import Weather
 
+from pyswarm_core.log import configure
 from pyswarm_core.v1 import objects_pb2 as pb
 
 READY_WITHIN = 60.0  # simulated seconds for the first start
@@ -56,6 +57,9 @@ def simulate(seed: int, hours: float, steps: Sequence[Step] | None = None) -> Ou
 
 
 def quiet() -> None:
+    if os.environ.get("SIM_LOGS"):
+        configure(os.environ["SIM_LOGS"])
+        return
     for name in ("pyswarm", "pyswarm_agent", "pyswarm_proxy", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     os.cpu_count = lambda: 2  # the same on every machine

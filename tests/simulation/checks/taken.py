@@ -47,8 +47,10 @@ class TakenChecks:
                 self._findings.add(
                     "a VIP is one service's", f"{service.spec.name} and {other.spec.name}: {vips}", service.id, other.id
                 )
-            if not ports.isdisjoint(_ports(other.spec)):
-                text = f"{service.spec.name} and {other.spec.name}: {ports}"
+            if both := ports.keys() & _ports(other.spec).keys():
+                if all(ports[key] == _ports(other.spec)[key] == spec.PUBLISH_MODE_HOST for key in both):
+                    continue  # each on its own hosts
+                text = f"{service.spec.name} and {other.spec.name}: {sorted(both)}"
                 self._findings.add("a published port is one service's", text, service.id, other.id)
 
     def _network(self, network: pb.Network) -> None:
@@ -102,5 +104,6 @@ class TakenChecks:
             )
 
 
-def _ports(wanted: spec.ServiceSpec) -> set[tuple[int, int]]:
-    return {(port.protocol, port.published) for port in wanted.ports}
+def _ports(wanted: spec.ServiceSpec) -> dict[tuple[int, int], int]:
+    """(protocol, port) → mode."""
+    return {(port.protocol, port.published): port.mode for port in wanted.ports}

@@ -12,7 +12,7 @@ from pyswarm_manager.allocator import service as vips
 from pyswarm_manager.allocator.ranges import parse_range, to_text
 from pyswarm_manager.orchestrator import history, selection, settle, view
 from pyswarm_manager.plan import Put
-from pyswarm_manager.rollout import batches, machine
+from pyswarm_manager.rollout import batches, completion, machine
 from pyswarm_manager.scheduler import filters
 from pyswarm_manager.scheduler.filters import Filter
 
@@ -146,4 +146,4 @@ def a_rollout_is_complete_too_soon() -> None:
 
         return is_complete
 
-    replace(machine, "_is_complete", make)
+    replace(completion, "is_complete", make)
