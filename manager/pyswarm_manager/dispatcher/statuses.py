@@ -133,6 +133,9 @@ def _adopt(draft: _Draft, report: Report) -> None:
     task.predecessor_id, task.rollout_id = predecessor.id, ""
     # If the manager has given the slot to another meanwhile, the successor goes the way its predecessor went.
     task.desired_state = max(predecessor.desired_state, pb.TASK_STATE_RUNNING)
+    # A dead predecessor was told to go without leaving any balancer; its successor lives, and must leave them.
+    task.leaving = task.desired_state > pb.TASK_STATE_RUNNING
+    task.leaving_at = (predecessor.leaving_at or adopted.created_at) if task.leaving else 0
     task.released, task.released_at, task.out_of_balancers_at = False, 0, 0
     task.balanced_at, task.start_after, task.addresses_free = 0, 0, False
     task.status.CopyFrom(fitting(report.update.status))

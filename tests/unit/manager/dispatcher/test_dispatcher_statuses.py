@@ -210,6 +210,14 @@ def test_a_successor_of_a_task_that_was_replaced_meanwhile_goes_its_predecessors
     assert (new.desired_state, new.leaving, new.released) == (SHUTDOWN, True, False)
 
 
+def test_a_successor_of_a_dead_task_that_was_replaced_meanwhile_leaves_though_the_dead_one_did_not() -> None:
+    gone = task(desired_state=SHUTDOWN)
+    gone.status.state = FAILED
+    new = stored(writes(world(gone), [report(SUCCESSOR, status(RUNNING), adopted=adopted())]))[SUCCESSOR]
+    assert (new.desired_state, new.leaving, new.released) == (SHUTDOWN, True, False)
+    assert new.leaving_at == new.created_at
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
