@@ -1,5 +1,7 @@
 """Figures of a whole cluster, on a lab of three hosts: what is idle, what a deploy and a rolling update cost.
 
+    python bench/cluster.py [idle] [deploy] [update]
+
 idle      resident memory and CPU of manager and agent, over 20 s, with 3 tasks running
 deploy    30 replicas of a present image, command → all in every balancer, against the floor of 30 bare starts
 update    10 replicas, parallelism 2, start-first, under as many requests as the clients get through
@@ -7,15 +9,17 @@ update    10 replicas, parallelism 2, start-first, under as many requests as the
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.support.lab import REGISTRY, LabUnderTest
+from tests.support.lab import REGISTRY, LabUnderTest, eventually
 
 ROUNDS = 5
 BOX = f"{REGISTRY}/busybox:1"
@@ -56,25 +60,39 @@ def idle(lab: LabUnderTest) -> None:
     lab.remove_services()
 
 
-def deploy(lab: LabUnderTest) -> None:
-    from bench.start import bare_starts
+def bare_starts(lab: LabUnderTest, count: int) -> float:
+    """Seconds for conmon and the bare runtime to start so many on one of the lab's hosts (all share the processors)."""
+    task = next(t["id"] for t in lab.running("pattern") if t["node"] == "host-2")
+    script = str(Path(__file__).with_name("_bare.py"))
+    done = lab.run(
+        *("lab", "exec", "--name", lab.name, "host-2", "--", sys.executable, script, task), stdin=f"{count}\n"
+    )
+    assert done.returncode == 0, done.stderr
+    return float(json.loads(done.stdout)["seconds"])
 
-    lab.cli("service", "deploy", "warm", BOX, "--mode", "global")
-    lab.remove_services()
+
+def deploy(lab: LabUnderTest) -> None:
+    lab.cli("service", "deploy", "pattern", BOX, "--mode", "global", "--stop-signal", "KILL")
+    flags = ("--replicas", "30", "--publish", "8080:80", "--update-monitor", "100ms", "--stop-signal", "KILL")
     took, floor = [], []
     for _ in range(ROUNDS):
-        floor.append(bare_starts(30))
-        started = time.monotonic()
-        lab.cli(
-            "service", "deploy", "box", BOX, "--replicas", "30", "--update-monitor", "100ms", "--publish", "8080:80"
-        )
-        took.append(time.monotonic() - started)
-        lab.remove_services()
+        floor.append(bare_starts(lab, 30))
+        began = time.time()
+        lab.cli("service", "deploy", "box", BOX, *flags, "--", "httpd", "-f", "-p", "80")
+        tasks = lab.service("box")["rollout"]["receipt"]["tasks"]
+        took.append(max(unix(task["in_balancers_at"]) for task in tasks) - began)
+        lab.cli("service", "rm", "box")
+        eventually(lambda: [s["name"] for s in lab.json("service", "ls")] == ["pattern"], "the removal of the service")
     ratio = statistics.median(t / f for t, f in zip(took, floor, strict=True))
     print(
         f"deploy of 30: {statistics.median(took):.2f} s until every balancer has them; "
         f"30 bare starts: {statistics.median(floor):.2f} s; ratio {ratio:.2f}"
     )
+    lab.remove_services()
+
+
+def unix(at: float | str) -> float:
+    return datetime.fromisoformat(at).timestamp() if isinstance(at, str) else at
 
 
 def update(lab: LabUnderTest, scratch: Path) -> None:
@@ -97,15 +115,19 @@ def update(lab: LabUnderTest, scratch: Path) -> None:
 
 
 def main() -> None:
+    wanted = sys.argv[1:] or ["idle", "deploy", "update"]
     with tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as scratch:
         lab = LabUnderTest("bench", Path(scratch) / "config")
         lab.up(hosts=3)
         try:
             (Path(scratch) / "images").mkdir()
             lab.build_images(Path(scratch) / "images")
-            idle(lab)
-            deploy(lab)
-            update(lab, Path(scratch))
+            if "idle" in wanted:
+                idle(lab)
+            if "deploy" in wanted:
+                deploy(lab)
+            if "update" in wanted:
+                update(lab, Path(scratch))
         finally:
             lab.down()
 
