@@ -35,7 +35,12 @@ class Sweep:
         self._is_managed = is_managed
         self._managed_since = 0.0
         self._since: dict[tuple[str, ...], float] = {}  # what is wrong → since when
-        self._base: dict[str, int] = {}
+        self._base: dict[str, int] = {}  # service → healthy tasks that it had, and was to have at all times since
+        cluster.truth.listeners.append(self._changed)
+
+    def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
+        if isinstance(new, pb.Service) and object_id in self._base:
+            self._base[object_id] = min(self._base[object_id], new.spec.replicas)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

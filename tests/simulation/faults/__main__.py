@@ -30,7 +30,7 @@ def main() -> int:
     results: dict[str, Found] = {}
     for found in hunt_all(chosen, arguments.seed, arguments.seeds, arguments.jobs):
         results[found.name] = found
-        how = f"seed {found.seed}, {found.hours:.2f} h: {found.invariant}" if found.invariant else "NOT FOUND"
+        how = f"seed {found.seed}, {found.hours:.2f} h: {found.invariant}" if found.invariant else found.why.upper()
         print(f"{faults[found.name].group:9} {found.name}: {how} ({found.seconds:.0f} s)", flush=True)
     print()
     for group in GROUPS:

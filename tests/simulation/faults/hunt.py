@@ -21,6 +21,7 @@ class Found:
     seed: int
     hours: float
     seconds: float
+    why: str = "not found"
 
 
 def hunt(name: str, first: int, seeds: int) -> Found:
@@ -29,7 +30,10 @@ def hunt(name: str, first: int, seeds: int) -> Found:
     from tests.simulation.run import simulate
 
     began, hours = time.monotonic(), 0.0
-    load()[name].plant()
+    try:
+        load()[name].plant()
+    except (AttributeError, KeyError) as error:
+        return Found(name, "", 0, 0.0, 0.0, f"cannot be planted any more: {error!r}")
     for seed in range(first, first + seeds):
         outcome = simulate(seed, HOURS)
         hours += outcome.hours
