@@ -62,15 +62,27 @@ def find(pid: int) -> Process | None:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name (which may contain anything): state, ppid, pgrp, session …"""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
     except OSError:
         return []
+
+
+def read(path: str) -> bytes:
+    """A small file of /proc, by the shortest way: a start reads five."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while piece := os.read(fd, 65536):
+            content += piece
+        return content
+    finally:
+        os.close(fd)
 
 
 def has_argument(pid: int, argument: str) -> bool:
     """Whether the process was started with this argument."""
     try:
-        return argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return argument.encode() in read(f"/proc/{pid}/cmdline").split(b"\0")
     except OSError:
         return False
 
