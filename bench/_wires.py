@@ -193,15 +193,25 @@ MEASURES: dict[str, Callable[[Way], float]] = {
 }
 
 
-def measure(ways: Sequence[Way], rounds: int, hosts: Sequence[Place], figures: Sequence[str] = tuple(MEASURES)) -> None:
-    """Interleaved: each round has every way once, and the conntrack tables begin each measurement empty."""
+def measure(
+    ways: Sequence[Way],
+    base: dict[str, str],
+    rounds: int,
+    hosts: Sequence[Place],
+    figures: Sequence[str] = tuple(MEASURES),
+) -> None:
+    """Interleaved: what is compared runs within seconds of each other, in turns of changing order, and the conntrack
+    tables begin each measurement empty."""
+    groups: dict[str, list[Way]] = {}
+    for way in ways:
+        groups.setdefault(base.get(way.name, way.name), []).append(way)
     for number in range(rounds):
-        order = ways if number % 2 == 0 else list(reversed(ways))
-        for way in order:
-            for figure in figures:
-                way.figures.setdefault(figure, []).append(MEASURES[figure](way))
-                for host in hosts:
-                    host.exec("conntrack", "-F", check=False)
+        for figure in figures:
+            for group in groups.values():
+                for way in group if number % 2 == 0 else reversed(group):
+                    way.figures.setdefault(figure, []).append(MEASURES[figure](way))
+                    for host in hosts:
+                        host.exec("conntrack", "-F", check=False)
 
 
 def table(ways: Sequence[Way], base: dict[str, str], figures: Sequence[str] = tuple(MEASURES)) -> None:

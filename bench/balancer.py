@@ -83,7 +83,7 @@ def main() -> None:
     servers = Servers(bed.folder)
     try:
         ways, base = asyncio.run(build(bed, servers))
-        measure(ways, rounds, [*bed.hosts])
+        measure(ways, base, rounds, [*bed.hosts])
         table(ways, base)
     finally:
         servers.close()

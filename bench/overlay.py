@@ -68,7 +68,7 @@ def main() -> None:
     servers = Servers(bed.folder)
     try:
         ways, base = asyncio.run(build(bed, servers))
-        measure(ways, rounds, bed.hosts, FIGURES)
+        measure(ways, base, rounds, bed.hosts, FIGURES)
         table(ways, base, FIGURES)
         asyncio.run(links(bed))
     finally:
