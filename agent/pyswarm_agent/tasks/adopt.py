@@ -67,7 +67,9 @@ def _running(life: Life, now: float) -> Step:
     if life.phase is Phase.DRAINING:
         watch.append(ev.WatchDrain(life.deadline))
     if life.phase is Phase.STOPPING:
-        # The signal may not have been sent before the agent ended; a second one does no harm.
+        # The signal may not have been sent before the agent ended; a second one does no harm. It has its grace from now
+        # on: the old deadline may have passed while nobody was there to send it.
+        life = replace(life, deadline=max(life.deadline, now + life.stop_grace))
         watch += [ev.Signal(life.stop_signal), ev.ArmTimer(life.deadline)]
     if life.phase is Phase.KILLING:
         watch += [ev.Signal("KILL"), ev.ArmTimer(life.deadline)]
