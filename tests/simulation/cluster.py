@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from tests.simulation.agent import AgentProcess
@@ -22,6 +22,8 @@ from tests.simulation.virtual import Party
 from tests.simulation.watcher import HostWatcher
 
 from pyswarm_core import tls
+from pyswarm_core.kinds import MESSAGES, PREFIX
+from pyswarm_core.store.base import Op
 from pyswarm_core.v1 import objects_pb2 as pb
 
 PORT = 2377
@@ -86,12 +88,17 @@ class Cluster:
         rng = self.rng(party.name)
         client = Client(party, name, self.store, self.members, self.net, self.trouble, rng)
         manager = ManagerProcess(host, party, client, rng, self.watcher, f"{name}:{PORT}")
-        client.before_write = lambda ops: self.at_manager_write(manager, False)
-        client.after_write = lambda ops: self.at_manager_write(manager, True)
+        client.before_write = lambda ops: self._write_point(manager, False, ops)
+        client.after_write = lambda ops: self._write_point(manager, True, ops)
         self.managers[name] = manager
         self.servers[manager.address] = Server(name, party, manager.core.dispatcher)
         self.trace.add(f"the manager on {name} starts")
         party.spawn(manager.run()).add_done_callback(lambda task: self._manager_ended(manager, task))
+
+    def _write_point(self, manager: ManagerProcess, after: bool, ops: Sequence[Op]) -> None:
+        """Of what is stored; not of leases and keys of presence, which are written all the time."""
+        if any(op.key.split("/")[3] in MESSAGES for op in ops if op.key.startswith(PREFIX)):
+            self.at_manager_write(manager, after)
 
     def kill_manager(self, name: str) -> None:
         manager = self.managers.pop(name, None)

@@ -12,21 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.simulation import scenario, specs, virtual
-from tests.simulation.calm import Calm
+from tests.simulation.checked import Checked
 from tests.simulation.checks.settled import unsettled
-from tests.simulation.checks.stored import StoredChecks
-from tests.simulation.checks.sweep import Sweep
-from tests.simulation.checks.taken import TakenChecks
-from tests.simulation.checks.traffic import Traffic
 from tests.simulation.cluster import Cluster
 from tests.simulation.findings import Finding
-from tests.simulation.host import Container, Host
 from tests.simulation.scenario import Step
-from tests.simulation.user import LEAST_SERVICES, NAMES, User
+from tests.simulation.user import LEAST_SERVICES, NAMES
 from tests.simulation.weather import Weather
 
 from pyswarm_core.log import configure
-from pyswarm_core.v1 import objects_pb2 as pb
 
 READY_WITHIN = 60.0  # simulated seconds for the first start
 SETTLED_WITHIN = 900.0  # after the faults' end: a restart may wait for 300 s, a node may be avoided for as long
@@ -74,19 +68,9 @@ class _Run:
         loop = asyncio.get_running_loop()
         rng = random.Random(f"{self._seed}/run")
         cluster = self.cluster = Cluster(self._seed, nodes=rng.choice((5, 5, 6, 7)))
-        self.calm = Calm()
-        checks = StoredChecks(cluster.truth, cluster.findings, cluster.hosts)
-        TakenChecks(cluster.truth, cluster.findings, cluster.hosts)
-        cluster.watcher.released_at = checks.released_at
-        sweep = Sweep(cluster, self.calm, self._is_managed)
-        traffic = Traffic(cluster, self.calm, sweep)
-        self.user = User(cluster, checks)
-        self.weather = Weather(cluster, self.calm)
-        for host in cluster.hosts.values():
-            host.on_end = self._ended
-        cluster.truth.listeners.append(self._changed)
-        loop.on_spin = self._spins  # type: ignore[attr-defined]
-        running = [asyncio.ensure_future(work) for work in (sweep.run(), traffic.run())]
+        checked = Checked(cluster)
+        self.user = checked.user
+        self.weather = Weather(cluster, checked.calm)
         outcome = Outcome(self._seed, None, "", 0.0)
         try:
             work = asyncio.ensure_future(self._all(rng, outcome))
@@ -97,12 +81,11 @@ class _Run:
             work.cancel()
             found.cancel()
         finally:
-            for task in running:
-                task.cancel()
+            checked.close()
         outcome.finding = cluster.findings.first
         outcome.trace = cluster.trace.digest()
         outcome.hours = loop.time() / 3600
-        outcome.counts.update({f"connection {what}": count for what, count in traffic.results.items()})
+        outcome.counts.update({f"connection {what}": count for what, count in checked.traffic.results.items()})
         outcome.counts.update({f"user {what}": count for what, count in self.user.results.items()})
         outcome.counts.update(
             {"events": cluster.trace.count, "revisions": cluster.store.revision, "steps": loop.steps}  # type: ignore[attr-defined]
@@ -175,37 +158,6 @@ class _Run:
             if not specs.is_sound(service.spec) or specs.is_paused(rollout):
                 asked[service.id] = now
                 await self.user.update(rng, sound=True, name=service.spec.name)
-
-    def _is_managed(self) -> bool:
-        cluster = self.cluster
-        leader = cluster.leader()
-        trouble = cluster.trouble
-        return (
-            leader is not None
-            and not leader.party.frozen
-            and cluster.members.leader is not None
-            and not (
-                trouble.lost_answer or trouble.late_request or trouble.slow or trouble.stalled or cluster.net.extra
-            )
-        )
-
-    def _ended(self, host: Host, container: Container) -> None:
-        if not container.was_told:
-            task = self.cluster.truth.tasks.get(container.request.task_id)
-            if task is not None:
-                self.calm.hurt(task.service_id)
-
-    def _spins(self) -> None:
-        leader = self.cluster.leader()
-        term = leader.core.term if leader is not None else None
-        keys = sorted(term.loops.queue._due) + sorted(term.loops.queue._running) if term is not None else []
-        self.cluster.findings.add("time passes", f"something is done over and over; the leader's keys: {keys}")
-
-    def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
-        if isinstance(new, pb.Task) and new.status.health == pb.HEALTH_UNHEALTHY:
-            self.calm.hurt(new.service_id)
-        elif kind == "node" and new is None:
-            self.calm.disturb()  # the user has removed it while it ran
 
 
 async def _awaited(work: object) -> None:

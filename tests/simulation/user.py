@@ -97,6 +97,14 @@ class User:
         request = control.UpdateServiceRequest(ref=wanted.name, version=version, spec=wanted, resolve_image=True)
         self._acknowledged(await self._call(rng, lambda c: c.UpdateService(request, self._context)))
 
+    async def change_image(self, name: str, image: str, rng: random.Random) -> None:
+        service = self._some_service(rng, name)
+        wanted = spec.ServiceSpec()
+        wanted.CopyFrom(service.spec)
+        wanted.task.container.image, wanted.task.container.digest = image, ""
+        request = control.UpdateServiceRequest(ref=name, version=service.version, spec=wanted)
+        self._acknowledged(await self._call(rng, lambda c: c.UpdateService(request, self._context)))
+
     async def scale(self, rng: random.Random) -> None:
         service = self._some_service(rng, "")
         if service is None or service.spec.mode == spec.SERVICE_MODE_GLOBAL:
@@ -147,6 +155,9 @@ class User:
         chosen = away if wanted == spec.NODE_AVAILABILITY_ACTIVE and away else nodes
         if chosen:
             await self._node(rng, rng.choice(chosen).id, lambda node: setattr(node, "availability", wanted))
+
+    async def set_availability(self, node_id: str, wanted: spec.NodeAvailability.ValueType, rng: random.Random) -> None:
+        await self._node(rng, node_id, lambda node: setattr(node, "availability", wanted))
 
     async def relabel(self, rng: random.Random) -> None:
         nodes = sorted(self._cluster.truth.nodes)

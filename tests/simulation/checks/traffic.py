@@ -7,6 +7,7 @@ from collections import Counter
 
 from tests.simulation.calm import Calm
 from tests.simulation.checks.sweep import Sweep
+from tests.simulation.checks.words import serves
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host
 
@@ -58,6 +59,11 @@ class Traffic:
                 f"a connection from {entry.name} was {result} at {last}",
                 service_id, entry.node_id,
             )  # fmt: skip
+
+    def _is_balanced(self, service_id: str) -> bool:
+        """Every live node has confirmed one of its tasks."""
+        tasks = self._truth.tasks_of_service(service_id)
+        return any(task.balanced_at and serves(task, self._truth.nodes) for task in tasks)
 
     def _walk(self, entry: Host, service_id: str, lasts: float) -> tuple[str, str]:
         assert entry.state is not None
