@@ -124,7 +124,7 @@ class Rtnl:
         return found
 
     def routes(self, names: Mapping[int, str]) -> list[Route]:
-        """Ours alone."""
+        """Ours alone. One by a device that is not among `names` is left out: it came after whoever asks looked."""
         request = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
         found = []
         for _, body in self._netlink.dump(GET_ROUTE, request):
@@ -133,10 +133,12 @@ class Rtnl:
             if protocol != PROTOCOL:
                 continue
             out = _u32(parts.get(4))
+            if kind == _RTN_UNICAST and out not in names:
+                continue
             found.append(
                 Route(
                     destination=f"{_ip(parts.get(1))}/{length}",
-                    device=names.get(out, "") if kind == _RTN_UNICAST else "",
+                    device=names[out] if kind == _RTN_UNICAST else "",
                     gateway=_ip(parts[5]) if 5 in parts else "",
                     source=_ip(parts[7]) if 7 in parts else "",
                     table=_u32(parts[15]) if 15 in parts else table,

@@ -302,6 +302,7 @@ async def test_links_that_come_and_go_are_no_strangers_work(bed: Bed, caplog: py
         while True:
             host.loop.call_soon_threadsafe(host.network._host.changed.set)  # as if somebody had changed something
             await host.apply()
+            await host.do(host.network._repair())
 
     looking = asyncio.create_task(look())
     await asyncio.gather(*(come_and_go(number, name) for number, name in enumerate(names)))
