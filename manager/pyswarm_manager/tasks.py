@@ -33,6 +33,12 @@ def is_endpoint(task: pb.Task, node: pb.Node | None) -> bool:
     )
 
 
+def endpoint_version(task: pb.Task, node: pb.Node) -> int:
+    """The revision from which on what is derived has it as an endpoint, at the latest: its node may have come back up
+    after the task itself was last written."""
+    return max(task.version, node.version)
+
+
 def display_name(task: pb.Task) -> str:
     """web.1; for a global service web.<node id>."""
     return f"{task.service_name}.{task.slot or task.node_id}"

@@ -27,7 +27,7 @@ from pyswarm_manager.dispatcher.session import Session, node_address
 from pyswarm_manager.loops import Applier, LiveWorld
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.queue import KeyQueue
-from pyswarm_manager.tasks import is_endpoint, is_terminal
+from pyswarm_manager.tasks import endpoint_version, is_endpoint, is_terminal
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import Change
 
@@ -245,14 +245,18 @@ class Term:
                 session.close()
         else:
             self._queue.add(_NODE + change.id)
+            for task in self.world.tasks_of_node(change.id):
+                self._await_confirmations(task)
 
     def _await_confirmations(self, task: pb.Task) -> None:
         """Keeps up `awaited_revision`: the drain planner compares confirmations with the versions of these tasks. Each
         session is owed an update of at least that revision, an empty one where nothing changed."""
-        to_balance = not task.balanced_at and is_endpoint(task, self.world.nodes.get(task.node_id))
+        node = self.world.nodes.get(task.node_id)
+        if not task.balanced_at and node is not None and is_endpoint(task, node):
+            self.awaited_revision = max(self.awaited_revision, endpoint_version(task, node))
         to_leave = task.leaving and not (task.released and task.out_of_balancers_at)
         to_be_free = is_terminal(task) and not task.addresses_free
-        if to_balance or to_leave or to_be_free:
+        if to_leave or to_be_free:
             self.awaited_revision = max(self.awaited_revision, task.version)
 
     def _refresh(self, service_id: str) -> None:

@@ -3,7 +3,8 @@
 A node that has confirmed revision N has everything in its kernel that follows from the store up to N. So what it knows
 of a task is told by comparing N with the task's version. That version is the one of its last write, whatever that
 was: a later write (a status, say) only makes this wait for more. It cannot wait for ever, for a task that is about to
-leave has few states left to report.
+leave has few states left to report. Whether a task is an endpoint depends on its node, too: there the later one of the
+two versions counts.
 
 Live nodes are those that are not down and that apply what they get (`serving`); a node that is down takes no part until
 it returns, and then it serves only after it has applied a complete set. An address, though, is free only when **every**
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.plan import Acks, Plan, Put, World, Write, changed
-from pyswarm_manager.tasks import display_name, is_endpoint, is_terminal
+from pyswarm_manager.tasks import display_name, endpoint_version, is_endpoint, is_terminal
 
 
 def plan(world: World, acks: Acks, now: float) -> Plan:
@@ -40,7 +41,9 @@ def awaited(world: World, acks: Acks) -> Mapping[str, int]:
     for task in world.tasks.values():
         if _waits_for_all(task):
             every = max(every, task.version)
-        if _waits_for_live(world, task):
+        if _waits_to_be_balanced(world, task):
+            live = max(live, endpoint_version(task, world.nodes[task.node_id]))
+        elif _waits_to_leave(task) and _may_have_served(task):
             live = max(live, task.version)
     wanted = {node.id: max(every, live if _is_live(node) else 0) for node in world.nodes.values()}
     return {node_id: revision for node_id, revision in wanted.items() if revision > acks.applied(node_id)}
@@ -74,7 +77,7 @@ def _next(world: World, task: pb.Task, confirmed: _Confirmed, now: float) -> tup
     out: pb.Task | None = None
     note = ""
     if _waits_to_be_balanced(world, task):
-        if confirmed.has_served(task.version):
+        if confirmed.has_served(endpoint_version(task, world.nodes[task.node_id])):
             out, note = changed(task), "is in all balancers"
             out.balanced_at = now
     elif _waits_to_leave(task):
@@ -96,10 +99,6 @@ def _waits_to_be_balanced(world: World, task: pb.Task) -> bool:
 
 def _waits_to_leave(task: pb.Task) -> bool:
     return task.leaving and (not task.released or (task.out_of_balancers_at == 0 and _may_have_served(task)))
-
-
-def _waits_for_live(world: World, task: pb.Task) -> bool:
-    return _waits_to_be_balanced(world, task) or (_waits_to_leave(task) and _may_have_served(task))
 
 
 def _waits_for_all(task: pb.Task) -> bool:

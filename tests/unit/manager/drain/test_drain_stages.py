@@ -55,6 +55,21 @@ class Room:
         return plan
 
 
+def test_what_was_confirmed_while_its_node_was_down_does_not_make_a_task_balanced() -> None:
+    """Derived at the task's last version it was no endpoint, for its node was down then."""
+    room = Room()
+    room.node("n1", state=pb.NODE_STATE_DOWN, serving=False)
+    room.edit()
+    assert not room.confirm("n1", "n2", "n3")
+    room.node("n1", state=pb.NODE_STATE_READY, serving=True)
+    since = room.world.nodes["n1"].version
+    assert since > room.task.version
+    assert not room.confirm("n1", "n2", "n3"), "as endpoints were before the node came back"
+    assert stages.awaited(room.world, room.acks) == dict.fromkeys(("n1", "n2", "n3"), since)
+    assert room.confirm("n1", "n2", "n3", revision=since)
+    assert room.task.balanced_at == NOW
+
+
 def test_balanced_when_every_live_node_has_it() -> None:
     room = Room()
     assert not room.confirm("n1", "n2")
