@@ -48,6 +48,8 @@ class HostWatcher:
                 held = self._truth.tasks.get(other_id)
                 if other is container or not other.running or held is None:
                     continue
+                if held.status.state == pb.TASK_STATE_ORPHANED:
+                    continue  # the user removed its node by force, and it has come back
                 if any((p.protocol, p.published) == (port.protocol, port.published) for p in held.spec.host_ports):
                     self._findings.add(
                         "a host port has one holder",

@@ -50,6 +50,7 @@ class Traffic:
             return
         if (
             self._sweep.floor(service_id) > 0
+            and self._is_balanced(service_id)
             and node is not None
             and node.serving
             and self._calm.seconds(service_id) > 90
