@@ -79,6 +79,7 @@ class AgentProcess:
     async def run(self, managers: list[str]) -> None:
         """Until it is killed. A journal that cannot be read ends it, as the real one's daemon."""
         host = self.host
+        host.is_told = False
         journal = Journal(Path("/agent/journal"), disk=self.disk, compact_at=200_000)
         journal.open()
         runtime, sockets = Runtime(host, self.party), TaskSockets(host)
@@ -190,6 +191,7 @@ class _Heard:
     def _endpoints(self, update: wire.EndpointUpdate) -> None:
         if update.complete:
             self._told = {}
+            self._host.is_told = True
         for service in update.services:
             self._told[service.service_id] = {
                 endpoint.task_id: endpoint.state == ep.ENDPOINT_STATE_LEAVING

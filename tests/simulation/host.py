@@ -28,6 +28,7 @@ class Watcher(Protocol):
     def started(self, host: Host, container: Container) -> None: ...
     def told_to_stop(self, host: Host, container: Container, signal: str) -> None: ...
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None: ...
+    def loads(self, host: Host, state: HostState) -> None: ...
 
 
 @dataclass(eq=False)
@@ -89,6 +90,8 @@ class Host:
         self.late: dict[str, int] = {}  # address → new connections after its redirect
         self.resets: dict[str, int] = {}
         self.left: dict[str, None] = {}  # own tasks that the agent has confirmed to take no new connections
+        self.is_told = False  # its agent, in this life, of all endpoints
+        self.on_start: Callable[[Host], None] = lambda host: None
         self.newest_fence = wire.Fence()  # that any of its agents has taken
         self.on_end: Callable[[Host, Container], None] = lambda host, container: None
         self._pids = 1000
@@ -127,6 +130,7 @@ class Host:
             case "done":
                 later(rng.uniform(1, 30), self.end, container, 0)
         slow = rng.uniform(0.1, 8.0) if container.kind == "slow" else rng.uniform(0.0, 0.3)
+        self.on_start(self)
         container.fit_at = float("inf") if container.kind == "sick" else loop.time() + slow
 
     def stop(self, container: Container, signal: str) -> None:
@@ -191,6 +195,7 @@ class Host:
             services = " ".join(f"{one.name}{sorted(one.backends)}" for one in state.services.values())
             redirects = [redirect.address for redirect in state.redirects]
             self.trace.add(f"{self.name} loads {services} redirects {redirects}", self.node_id)
+        self.watcher.loads(self, state)
         self.state = state
         self.redirects = {redirect.address: redirect.pool for redirect in state.redirects}
         dead = {redirect.address for redirect in state.redirects if redirect.dead}

@@ -18,6 +18,10 @@ def image(rng: random.Random, *, sound: bool = False) -> str:
 
 
 def is_sound(wanted: spec.ServiceSpec) -> bool:
+    """Its tasks run for ever, and are started again whatever happens."""
+    restart = wanted.task.restart
+    if restart.max_attempts or restart.condition != spec.RESTART_CONDITION_ANY:
+        return False
     return wanted.task.container.image.rpartition(":")[0].rpartition("/")[2] in SOUND
 
 
@@ -39,6 +43,18 @@ def policy(rng: random.Random) -> spec.UpdatePolicy:
     )
 
 
+def restart(rng: random.Random) -> spec.RestartPolicy:
+    policy = spec.RestartPolicy(delay=rng.choice((1.0, 2.0)))
+    draw = rng.random()
+    if draw < 0.06:
+        policy.max_attempts, policy.window = 1, rng.choice((0.0, 60.0))
+    elif draw < 0.09:
+        policy.condition = spec.RESTART_CONDITION_ON_FAILURE
+    elif draw < 0.12:
+        policy.condition = spec.RESTART_CONDITION_NONE
+    return policy
+
+
 def service(name: str, number: int, networks: list[str], nodes: int, rng: random.Random) -> spec.ServiceSpec:
     """`number`: its place among all, for its published port. Names that begin with g are global services."""
     is_global = name.startswith("g")
@@ -50,7 +66,7 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
         rollback=policy(rng),
         task=spec.TaskSpec(
             container=spec.ContainerSpec(image=image(rng), stop_grace=rng.choice((1.0, 3.0, 10.0))),
-            restart=spec.RestartPolicy(delay=rng.choice((1.0, 2.0))),
+            restart=restart(rng),
             drain_timeout=rng.choice((0.0, 2.0, 10.0)),
         ),
     )
@@ -96,6 +112,8 @@ def change(wanted: spec.ServiceSpec, rng: random.Random, *, sound: bool = False)
     """Another version of the same service."""
     container = wanted.task.container
     container.image = image(rng, sound=sound)
+    if sound:
+        wanted.task.restart.CopyFrom(spec.RestartPolicy(delay=1.0))
     container.digest = ""
     draw = rng.random()
     if draw < 0.2:

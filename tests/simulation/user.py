@@ -23,7 +23,7 @@ T = TypeVar("T")
 HOST = "user"  # where the user sits, on the network
 MOST_SERVICES, LEAST_SERVICES = 8, 5
 PATIENCE = 20.0  # seconds for one call
-NAMES = ("web", "api", "db", "cache", "mail", "gauge", "guard", "jobs", "auth", "shop")
+NAMES = ("web", "api", "gauge", "db", "cache", "mail", "guard", "jobs", "auth", "shop")
 
 
 class Gone(Exception):

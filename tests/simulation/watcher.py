@@ -12,6 +12,7 @@ from tests.simulation.truth import Truth
 
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_proxy.state import HostState
 
 
 class HostWatcher:
@@ -115,6 +116,16 @@ class HostWatcher:
                         f"{task_id} on {host.name} gets {addresses}, and {holder} on {other.name} has {held}",
                         task_id, holder,
                     )  # fmt: skip
+
+    def loads(self, host: Host, state: HostState) -> None:
+        """An agent that has started again leaves the balancer as it was until it is told otherwise."""
+        if host.is_told or host.state is None:
+            return
+        lost = [service.name for key, service in host.state.services.items() if key not in state.services]
+        if lost:
+            self._findings.add(
+                "a restarted agent keeps what is balanced", f"{host.name} forgets {', '.join(lost)}", host.node_id
+            )
 
     # ---- an agent's ----
 

@@ -47,6 +47,7 @@ class Weather:
             "a disk is full": self.fill_disk,
             "a disk is slow": self.slow_disk,
             "a host loses its power": self.kill_host,
+            "a host loses its power at a start": self.kill_host_at_start,
             "a host is cut off": self.cut_host,
             "a host is cut off one way": self.cut_one_way,
             "two hosts lose each other": self.cut_pair,
@@ -67,6 +68,8 @@ class Weather:
         cluster = self._cluster
         cluster.at_manager_write = lambda manager, after: None
         cluster.at_journal_write = lambda agent: None
+        for host in cluster.hosts.values():
+            host.on_start = lambda host: None
         for party in list(cluster.parties()):
             party.thaw()
         for name in cluster.hosts:
@@ -203,9 +206,26 @@ class Weather:
         self._last(rng.uniform(2, 25), mend)
 
     def compact(self, rng: random.Random) -> None:
+        """Sometimes while a watch is behind, whose member then fails: what it missed is gone."""
+        keep = rng.choice((0, 1, 5, 50))
+        if rng.random() < 0.4:
+            self._compact(keep)
+            return
+        name = rng.choice(self._cluster.members.hosts)
+        self._note(f"watches on {name} fall behind")
+        self._cluster.trouble.stalled.add(name)
+
+        def mend() -> None:
+            self._compact(keep)
+            self._cluster.members.kill(name)
+            self._cluster.trouble.stalled.discard(name)
+            later(0.5, self._cluster.members.start, name)
+
+        self._last(rng.uniform(3, 20), mend)
+
+    def _compact(self, keep: int) -> None:
         store = self._cluster.store
-        revision = max(1, store.revision - rng.choice((0, 1, 5, 50)))
-        asyncio.ensure_future(store.compact(revision))  # noqa: RUF006 - it never waits
+        asyncio.ensure_future(store.compact(max(1, store.revision - keep)))  # noqa: RUF006 - it never waits
 
     # ---- the network ----
 
@@ -310,9 +330,23 @@ class Weather:
         self._last(rng.uniform(5, 40), lambda: setattr(disk, "slow", 0.0))
 
     def kill_host(self, rng: random.Random) -> None:
-        name = self._some_host(rng).name
+        self._kill_host(self._some_host(rng).name, rng.choice((8.0, 25.0, 70.0, 130.0)))
+
+    def kill_host_at_start(self, rng: random.Random) -> None:
+        """Soon after the next container that is started, and back before anybody has missed it."""
+        after, away = rng.choice((0.001, 0.05, 0.5, 2.0)), rng.uniform(4.0, 9.0)
+
+        def look(host: Host) -> None:
+            for other in self._cluster.hosts.values():
+                other.on_start = lambda host: None
+            later(after, self._kill_host, host.name, away)
+
+        for host in self._cluster.hosts.values():
+            host.on_start = look
+
+    def _kill_host(self, name: str, away: float) -> None:
         self._cluster.kill_host(name)
-        self._last(rng.choice((8.0, 25.0, 70.0)), lambda: self._cluster.start_host(name), hurts=True)
+        self._last(away, lambda: self._cluster.start_host(name), hurts=True)
 
     # ---- containers ----
 

@@ -19,8 +19,12 @@ SETTLES = 75.0  # after a fault
 EMPTIED = 150.0  # a drained node
 TWO_LEADERS = 1.0
 ILL = 50.0
+REDIRECTED = 4.0
 
 _ENDED_WELL = (pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_ROLLED_BACK)
+
+
+Wrong = tuple[str, str, float, tuple[str, ...]]  # invariant, what is wrong, how long it may be, ids
 
 
 class Sweep:
@@ -62,7 +66,7 @@ class Sweep:
     def _look(self, now: float) -> None:
         """What may be wrong for a while, and how long it has been."""
         wrong: dict[tuple[str, ...], float] = {}
-        for name, text, longest, about in (*self._balancers(), *self._drained(), *self._leaders(), *self._ill()):
+        for name, text, longest, about in self._all():
             key = (name, text)
             since = wrong[key] = self._since.get(key, now)
             start = since if name == "one leader at a time" else max(since, self._managed_since)
@@ -70,7 +74,10 @@ class Sweep:
                 self._findings.add(name, f"{text}, since {since:.0f}", *about)
         self._since = wrong
 
-    def _balancers(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+    def _all(self) -> list[Wrong]:
+        return [*self._balancers(), *self._redirects(), *self._drained(), *self._leaders(), *self._ill()]
+
+    def _balancers(self) -> list[Wrong]:
         """No balancer of a live node has a task that is not healthy."""
         nodes = self._truth.nodes
         right = {
@@ -93,7 +100,26 @@ class Sweep:
                         found.append((name, text, STALE, about))
         return found
 
-    def _drained(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+    def _redirects(self) -> list[Wrong]:
+        """Once its owner has confirmed that it leaves, until every registered node has."""
+        found = []
+        for node_id, host in self._hosts.items():
+            if host.state is None or node_id not in self._truth.nodes:
+                continue
+            for task_id in host.left:
+                task = self._truth.tasks.get(task_id)
+                if task is None or not task.leaving or task.addresses_free or task.node_id != node_id:
+                    continue
+                if task.status.state == pb.TASK_STATE_ORPHANED:
+                    continue
+                for address in task.addresses:
+                    if address.address not in host.redirects:
+                        text = f"{task_id} at {address.address} is not redirected on {host.name}"
+                        name = "a task that leaves is redirected until every node has confirmed"
+                        found.append((name, text, REDIRECTED, (task_id, node_id)))
+        return found
+
+    def _drained(self) -> list[Wrong]:
         """A drained node is emptied, where the services can run elsewhere at all."""
         truth, found = self._truth, []
         active = [
@@ -120,7 +146,7 @@ class Sweep:
                     found.append(("a drained node is emptied", text, EMPTIED, (task.id, node.id)))
         return found
 
-    def _leaders(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+    def _leaders(self) -> list[Wrong]:
         """Not counting those that cannot know the time."""
         leading = [
             manager.host.name
@@ -129,7 +155,7 @@ class Sweep:
         ]
         return [("one leader at a time", f"{leading} lead", TWO_LEADERS, ())] if len(leading) > 1 else []
 
-    def _ill(self) -> list[tuple[str, str, float, tuple[str, ...]]]:
+    def _ill(self) -> list[Wrong]:
         """A task whose probe fails leaves the balancers."""
         now, found = asyncio.get_running_loop().time(), []
         for name, host in self._cluster.hosts.items():

@@ -42,7 +42,24 @@ def hunt(name: str, first: int, seeds: int) -> Found:
     return Found(name, "", 0, hours, time.monotonic() - began)
 
 
+def breaks_by_itself(seed: int) -> bool:
+    """Without any fault planted: what a hunt found there says nothing."""
+    from tests.simulation.run import simulate
+
+    return simulate(seed, HOURS).finding is not None
+
+
 def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for done in as_completed([pool.submit(hunt, name, first, seeds) for name in names]):
             yield done.result()
+
+
+def broken(seeds: set[int], jobs: int) -> set[int]:
+    """Those of the seeds that fail by themselves."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return {
+            seed
+            for seed, is_broken in zip(sorted(seeds), pool.map(breaks_by_itself, sorted(seeds)), strict=True)
+            if is_broken
+        }

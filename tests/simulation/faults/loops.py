@@ -38,10 +38,10 @@ def in_front_of_the_store(owner: type, proxy: type[Proxy]) -> None:
 
 
 @fault("loops")
-def a_conflict_is_not_looked_at_again() -> None:
+def an_error_is_not_looked_at_again() -> None:
     def make(before: Any) -> Any:
         def retry(self: Any, key: str, backoff: Any, error: Exception) -> None:
-            if not isinstance(error, Conflict):
+            if isinstance(error, Conflict):
                 before(self, key, backoff, error)
 
         return retry
