@@ -327,6 +327,6 @@ def converges(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.Roll
     last.rollout.finished_at = rollout.started_at + 2.5
     last.rollout.receipt.replaced = service.spec.replicas
     for one in running:
-        last.rollout.receipt.tasks.add(task_id=one.id, is_new=True)
+        last.rollout.receipt.tasks.add(task_id=one.id, is_new=True, started_at=last.rollout.started_at or 1)
     last.rollout.receipt.outcome = "completed"
     yield last

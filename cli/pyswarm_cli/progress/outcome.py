@@ -65,7 +65,7 @@ def receipt(rollout: pb.Rollout) -> str:
     took = ""
     if rollout.finished_at > rollout.started_at > 0:
         took = f" in {rollout.finished_at - rollout.started_at:.1f}s"
-    started = sum(task.is_new for task in found.tasks)
+    started = sum(task.is_new and task.started_at > 0 for task in found.tasks)
     return (
         f"receipt: {_count(started, 'task')} started, {found.replaced} replaced{took}, "
         f"{_count(found.failures, 'failure')}, "

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from pyswarm_cli.system import environment
+from pyswarm_cli.system import environment, ports
 from pyswarm_cli.system.result import Result
 
 _NAMESPACES = {
@@ -105,18 +104,6 @@ def _nat() -> Result:
     return _in_namespace("nftables NAT", ["nft", "-f", "-"], "load it with 'modprobe nft_chain_nat nft_numgen'", rules)
 
 
-def _port(number: int, kind: int, title: str) -> Callable[[], Result]:
-    def check() -> Result:
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("0.0.0.0", number))
-            except OSError as error:
-                return Result(title, False, f"{error.strerror}; something else has it, or this daemon runs already")
-        return Result(title, True, "free")
-
-    return check
-
-
 def _foreign_forward_drop() -> Result:
     """Another table's policy drop for forwarded packets also stops ours."""
     title = "forwarding"
@@ -166,13 +153,13 @@ _CHECKS: dict[str, list[Callable[[], Result]]] = {
         *(_root, *_TOOLS, _cgroups, _overlay, _veth, _vxlan, _nat, _foreign_forward_drop),
         *(_namespace(flag, title) for title, flag in _NAMESPACES.items()),
         *environment.CHECKS,
-        _port(4789, socket.SOCK_DGRAM, "UDP port 4789"),
-        _port(9378, socket.SOCK_STREAM, "TCP port 9378"),
+        ports.vxlan,
+        ports.tcp(9378),
     ],
     "manager": [
         _tool("etcd", "etcd-server"),
-        *(_port(number, socket.SOCK_STREAM, f"TCP port {number}") for number in (2377, 2378, 2379, 2380)),
-        _port(9377, socket.SOCK_STREAM, "TCP port 9377"),
+        *(ports.tcp(number) for number in (2377, 2378, 2379, 2380)),
+        ports.tcp(9377),
         environment.clock,
     ],
     "builder": [_root, _tool("buildah", "buildah"), _tool("unshare", "util-linux"), _overlay],

@@ -11,3 +11,4 @@ class Result:
     ok: bool
     detail: str  # what was found, or what to do
     warns: bool = False  # not ok, but a node can live with it
+    is_running: bool = False  # it is ok because a daemon of this host has it already

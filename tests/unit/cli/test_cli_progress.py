@@ -165,7 +165,7 @@ def test_the_receipt_is_one_line() -> None:
     ended.receipt.replaced, ended.receipt.failures, ended.receipt.resets = 10, 1, 2
     ended.receipt.open_at_stop = 3
     for is_new in (True, False, True):
-        ended.receipt.tasks.add(is_new=is_new)
+        ended.receipt.tasks.add(is_new=is_new, started_at=101)
     assert outcome.receipt(ended) == (
         "receipt: 2 tasks started, 10 replaced in 12.3s, 1 failure, 0 connections opened after leaving, "
         "3 open at stop, 2 resets"

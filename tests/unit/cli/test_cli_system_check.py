@@ -53,7 +53,10 @@ def test_taken_ports_and_warnings() -> None:
     assert code == 1
     assert not found["TCP port 2379"]["ok"]
     assert found["TCP port 2380"]["ok"]
-    assert "something else has it" in str(found["TCP port 2379"]["detail"])
+    assert "has it; stop that" in str(found["TCP port 2379"]["detail"])
+    code, found = _check("ip link add other type vxlan id 7 dstport 4789 local 127.0.0.1; ip link set other up")
+    assert code == 1
+    assert "other has it" in str(found["UDP port 4789"]["detail"])
     # no default route is a warning alone
     code, found = _check("true")
     assert found["MTU"]["warning"]
@@ -72,3 +75,16 @@ def test_taken_ports_and_warnings() -> None:
 )
 def test_default_link(lines: list[str], link: str) -> None:
     assert default_link(ROUTES + "\n".join(line.replace(" ", "\t") for line in lines)) == link
+
+
+@needs_root
+def test_own_daemons_may_have_the_ports() -> None:
+    listener = (
+        f'"{sys.executable}" -c "import socket,time; s=socket.create_server((\'127.0.0.1\',9378)); '
+        "time.sleep(60)\" /usr/bin/pyswarm agent run & pid=$!; trap 'kill $pid' EXIT; "
+        "until ss -tln | grep -q :9378; do :; done"
+    )
+    vxlan = "ip link add psx7 type vxlan id 7 dstport 4789 local 127.0.0.1; ip link set psx7 up"
+    _, found = _check(f"ip link set lo up; {vxlan}; {listener}")
+    for port in ("TCP port 9378", "UDP port 4789"):
+        assert found[port]["ok"] and "own pyswarm" in str(found[port]["detail"])
