@@ -108,7 +108,7 @@ def test_no_command_is_hidden_from_the_test(document: str) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_readme_leads_from_nothing_to_a_service(tmp_path: Path) -> None:
-    """Its last block, in a lab of its own, which gets a name; what it has before that is `make demo` and `make test`."""
+    """Its last block, in a lab of its own, which gets a name; before it are `make demo` and `make test`."""
     name = f"readme{os.getpid()}"
     for entry in REPOSITORY.iterdir():
         if entry.name != "examples":
