@@ -13,10 +13,11 @@ KILLS = 30 if SOAK else 3
 
 
 def test_a_killed_container_is_replaced_and_clients_barely_notice(lab: LabUnderTest, report: Path) -> None:
-    lab.cli("service", "deploy", "web", f"{REGISTRY}/web:v1", "--replicas", "4", "--publish", "8080:80")
+    flags = ("--replicas", "4", "--publish", "8080:80", "--restart-delay", "100ms")  # doubles with each of a slot's
+    lab.cli("service", "deploy", "web", f"{REGISTRY}/web:v1", *flags)
     with lab.load(8080, report, "--new", "12", "--keep-alive", "0") as seen:
-        for _ in range(KILLS):
-            victim = lab.running("web")[0]
+        for number in range(KILLS):
+            victim = lab.running("web")[number % 4]
             lab.kill_container(victim)
             eventually(
                 lambda victim=victim: (
