@@ -1,6 +1,7 @@
 """Which manager to dial next, and when. Pure.
 
-Fast at first, so that a manager's restart is short; slower later, so that a host without managers stays idle."""
+Fast at first, so that a manager's restart is short; slower later, so that a host without managers stays idle. While some
+manager answers that it does not lead, an election is going on: its end must not be slept through."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 FAST_DELAY = 0.05  # seconds; grows to FAST_MAX within the first FAST_TRIES attempts, then to SLOW_MAX
 FAST_MAX = 0.2
 FAST_TRIES = 30
+ANSWERED_MAX = 0.5  # afterwards, as long as one of the managers answers
 SLOW_MAX = 2.0
 GROWTH = 1.4
 
@@ -22,6 +24,7 @@ class Dialer:
         self._next = 0
         self._hint = ""
         self._failures = 0
+        self._unanswered = 0  # dials since a manager has answered
 
     def next(self) -> tuple[str, float]:
         """(address, seconds to wait before dialling it)."""
@@ -35,23 +38,26 @@ class Dialer:
         count = self._failures - (len(self._managers) - 1)
         if count <= 0:
             return 0.0
-        limit = FAST_MAX if count <= FAST_TRIES else SLOW_MAX
+        answered = self._unanswered <= len(self._managers)
+        limit = FAST_MAX if count <= FAST_TRIES else ANSWERED_MAX if answered else SLOW_MAX
         delay = min(limit, FAST_DELAY * GROWTH ** min(count - 1, 40))
         return delay * self._rng.uniform(0.5, 1.0)
 
     def failed(self) -> None:
         """It did not answer, or nobody leads: on to the next one."""
         self._failures += 1
+        self._unanswered += 1
         self._next += 1
 
     def redirected(self, address: str) -> None:
         """It said who leads ("": nobody). Counts as a failure, or two managers that each name the other would be asked
         without a pause."""
         self.failed()
+        self._unanswered = 0
         self._hint = address
 
     def opened(self, address: str) -> None:
         """A session with this one is open: it is the one to come back to."""
-        self._failures = 0
+        self._failures = self._unanswered = 0
         if address in self._managers:
             self._next = self._managers.index(address)

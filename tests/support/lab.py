@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,10 @@ class LabUnderTest:
     # clients
 
     @contextlib.contextmanager
-    def load(self, port: int, report: Path, *options: str) -> Iterator[dict[str, Any]]:
-        """Clients on all hosts' port while the block runs; the dictionary is filled with their report after it."""
-        urls = [f"http://{address}:{port}/" for address in self.addresses]
+    def load(self, port: int, report: Path, *options: str, on: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Clients on the port of all hosts, or of those with the addresses `on`, while the block runs; the dictionary
+        is filled with their report after it."""
+        urls = [f"http://{address}:{port}/" for address in (self.addresses if on is None else on)]
         command = ["/usr/bin/python3", str(REPOSITORY / "examples/load.py"), "--report", str(report), *options, *urls]
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         figures: dict[str, Any] = {}

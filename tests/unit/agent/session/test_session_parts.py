@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyswarm_agent.session_dial import FAST_MAX, SLOW_MAX, Dialer
+from pyswarm_agent.session_dial import ANSWERED_MAX, FAST_MAX, SLOW_MAX, Dialer
 from pyswarm_agent.session_status import COALESCE, StatusBox
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -61,6 +61,23 @@ def test_two_managers_that_name_each_other_are_not_asked_without_a_pause() -> No
         waited += delay
         dialer.redirected("b" if address == "a" else "a")
     assert waited > 1.0
+
+
+def test_it_stays_fast_while_managers_answer_that_none_of_them_leads() -> None:
+    """An election takes a lease's time and ends at some moment: the agents are to be there soon after it."""
+    dialer = Dialer(["a", "b", "dead"], random.Random(1))
+    delays = []
+    for _ in range(60):
+        address, delay = dialer.next()
+        delays.append(delay)
+        if address == "dead":
+            dialer.failed()
+        else:
+            dialer.redirected("dead")
+    assert max(delays) <= ANSWERED_MAX
+    for _ in range(4):
+        dialer.failed()
+    assert max(dialer.next()[1] for _ in range(5)) > ANSWERED_MAX, "nobody answers any more"
 
 
 def test_it_returns_to_the_manager_that_it_was_with() -> None:

@@ -1,0 +1,98 @@
+"""A leader that was deposed without knowing it writes nothing.
+
+Etcd does not say who wrote. So the new leader is frozen as soon as it leads, and then the old one is let loose: while
+the new one's lease lasts, whatever is written of tasks, rollouts and nodes would be the old one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyswarm_cli.lab.layout import ETCD_PORT
+from tests.integration.ha.ha_lab import PORT, HaLab, clean, new_running
+from tests.integration.ha.witness import Witness
+from tests.support.lab import SOAK
+
+pytestmark = pytest.mark.lab
+
+TABLE = "ha_test"
+
+
+@contextlib.contextmanager
+def frozen(lab: HaLab, host: str) -> Iterator[None]:
+    with lab.frozen(host, "manager"):
+        yield
+
+
+@contextlib.contextmanager
+def deaf(lab: HaLab, host: str) -> Iterator[None]:
+    """No answer of etcd comes in; what its manager asks and writes does arrive there."""
+    with _dropped(lab, host, "input", f"tcp sport {ETCD_PORT}"):
+        yield
+
+
+@contextlib.contextmanager
+def mute(lab: HaLab, host: str) -> Iterator[None]:
+    """Nothing that its manager says reaches etcd; what etcd says comes in."""
+    with _dropped(lab, host, "output", f"tcp dport {ETCD_PORT}"):
+        yield
+
+
+@contextlib.contextmanager
+def _dropped(lab: HaLab, host: str, hook: str, what: str) -> Iterator[None]:
+    lab.inside(
+        host,
+        f"nft 'table ip {TABLE} {{ chain c {{ type filter hook {hook} priority -200; {what} drop; }}; }}'",
+    )
+    try:
+        yield
+    finally:
+        lab.inside(host, f"nft delete table ip {TABLE}")
+
+
+WAYS: dict[str, Callable[[HaLab, str], contextlib.AbstractContextManager[None]]] = {
+    "frozen": frozen,
+    "does not hear etcd": deaf,
+    "is not heard by etcd": mute,
+}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("number", range(3 if SOAK else 1))
+def test_it_writes_nothing(lab: HaLab, witness: Witness, report: Path, way: str, number: int) -> None:
+    lab.deploy_web(6)
+    before = [t.id for t in witness.tasks_of("web")]
+    with lab.load(PORT, report) as seen, lab.updating() as update:
+        witness.wait(lambda w: new_running(w, before) >= 1, "a task of the new version")
+        old, term = witness.leader, witness.leader_revision
+        log = lab.layout.host(old).log / "manager.log"
+        said = log.stat().st_size
+        began = time.monotonic()
+        with WAYS[way](lab, old):
+            witness.wait(lambda w: w.leader_revision not in (0, term), "the election of another leader")
+            print(f"{way}: another leads after {time.monotonic() - began:.2f} s")
+            new, new_term = witness.leader, witness.leader_revision
+            pause = lab.frozen(new, "manager")
+            pause.__enter__()
+        try:
+            revision = witness.settled_revision()
+            # The old one is loose, and the new one cannot write. (Until etcd ends its term: then another may.)
+            witness.wait(lambda w: w.leader_revision != new_term, "the end of the frozen leader's term")
+            ended = next(w for w in witness.since(revision, ("leader",)))
+            written = [w for w in witness.since(revision) if w.revision < ended.revision]
+            assert written == [], f"{old} has written {written} under a term that is over"
+        finally:
+            pause.__exit__(None, None, None)
+        lab.web_is_updated(update)
+        words = log.read_text(errors="replace")[said:]
+        assert "leadership lost" in words or "deposed" in words, words
+    lab.settle(witness)
+    clean(seen)
+    # It follows, and serves the API as any other.
+    assert {n["hostname"]: n["manager_status"] for n in lab.json("node", "ls")}[old] in ("reachable", "leader")
