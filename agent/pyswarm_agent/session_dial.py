@@ -1,7 +1,7 @@
 """Which manager to dial next, and when. Pure.
 
-Fast at first, so that a manager's restart is short; slower later, so that a host without managers stays idle. While some
-manager answers that it does not lead, an election is going on: its end must not be slept through."""
+Fast at first, so that a manager's restart is short; slower later, so that a host without managers stays idle. While
+some manager answers that it does not lead, an election is going on: its end must not be slept through."""
 
 from __future__ import annotations
 
