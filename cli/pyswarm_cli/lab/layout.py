@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -147,6 +150,18 @@ def existing() -> list[Lab]:
     if not ROOT.is_dir():
         return []
     return [load(d.name) for d in sorted(ROOT.iterdir()) if (d / "lab.json").is_file()]
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """One lab comes or goes at a time: they choose addresses. The lock file goes with the last lab's folder."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def free_octet(taken: set[int]) -> int:

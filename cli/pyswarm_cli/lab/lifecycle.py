@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pyswarm_cli import contexts
@@ -24,25 +22,13 @@ READY_SECONDS = 60
 Say = Callable[[str], None]
 
 
-@contextmanager
-def _lock() -> Iterator[None]:
-    """One lab comes or goes at a time: they choose addresses. The lock file goes with the last lab's folder."""
-    layout.ROOT.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(layout.ROOT, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def up(name: str, host_count: int, manager_count: int, say: Say) -> Lab:
     layout.need_root()
     layout.check(name, host_count, manager_count)
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         raise PyswarmError(f"a lab needs {', '.join(missing)}, which this machine does not have: run 'make setup'")
-    with _lock():
+    with layout.lock():
         if (layout.ROOT / name / "lab.json").exists():
             raise AlreadyExists(f"lab '{name}' is up already; take it down with 'pyswarm lab down --name {name}'")
         lab = Lab(
@@ -144,7 +130,7 @@ def down(lab: Lab, say: Say) -> None:
     if contexts.current() == context_name(lab):
         contexts.select(lab.former_context or None)
     contexts.remove(context_name(lab))
-    with _lock():
+    with layout.lock():
         shutil.rmtree(lab.folder)
         for folder in (layout.ROOT, layout.ROOT.parent):
             with suppress(OSError):

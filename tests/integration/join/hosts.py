@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pyswarm_cli.lab import host as hosts
-from pyswarm_cli.lab import switch
+from pyswarm_cli.lab import layout, switch
 from pyswarm_cli.lab.layout import Host, Lab
 
 CONFIG = "/var/lib/pyswarm/root-context"  # on the host's own disk: /root is the machine's
@@ -78,8 +77,10 @@ class Bare:
 
 @contextmanager
 def bare_hosts(count: int) -> Iterator[list[Bare]]:
-    octet = next(o for o in range(127, 110, -1) if not Path(f"/sys/class/net/pslab{o}").exists())
-    lab = Lab(name=f"join-{os.getpid()}", octet=octet, host_count=count, manager_count=0, seed="join")
+    with layout.lock():
+        octet = layout.free_octet({lab.octet for lab in layout.existing()})
+        lab = Lab(name=f"join-{os.getpid()}", octet=octet, host_count=count, manager_count=0, seed="join")
+        lab.save()
     try:
         switch.make(lab)
         for host in lab.hosts:

@@ -121,7 +121,7 @@ class OneHost:
 
 @contextmanager
 def one_host(folder: Path) -> Iterator[OneHost]:
-    with layout_lock():
+    with layout.lock():
         name = f"agent-{os.getpid()}-{secrets.token_hex(2)}"
         octet = layout.free_octet({lab.octet for lab in layout.existing()})
         lab = Lab(name=name, octet=octet, host_count=1, manager_count=1, seed=secrets.token_hex(8))
@@ -141,21 +141,8 @@ def one_host(folder: Path) -> Iterator[OneHost]:
         hosts.power_off(lab, lab.hosts[0])
         switch.remove(lab)
         cgroups.remove(lab.name)
-        with layout_lock():
+        with layout.lock():
             shutil.rmtree(lab.folder)
-
-
-@contextmanager
-def layout_lock() -> Iterator[None]:
-    import fcntl
-
-    layout.ROOT.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(layout.ROOT, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def add_image(work: Path, store: Path) -> str:
