@@ -115,7 +115,10 @@ async def test_a_request_that_its_key_has_not_signed() -> None:
             public_key_of(bad)
 
 
-@pytest.mark.parametrize("text", ["", "x", "PYSWTKN-1-a-b", f"{TOKEN}x", f"x{TOKEN}", str(TOKEN).upper()])
+NO_TOKENS = ["", "x", "PYSWTKN-1-a-b", f"{TOKEN}x", f"x{TOKEN}", str(TOKEN).upper()]
+
+
+@pytest.mark.parametrize("text", NO_TOKENS, ids=["nothing", "short", "too short", "longer", "prefixed", "upper case"])
 def test_tokens_that_are_none(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         JoinToken.parse(text)
