@@ -10,8 +10,14 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.run import Outcome
 
 EACH = 0.5  # simulated hours of one seed
 SHRINK_FOR = 90.0  # seconds of real time
@@ -24,7 +30,7 @@ def main() -> int:
         # The order of sets of strings depends on it, and so does all that follows from that order.
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], {**os.environ, **again})
     seeds, hours = _plan(arguments)
-    return Report(hours, shrink=not arguments.no_shrink).run(seeds, arguments.jobs)
+    return Report(hours, arguments.log, shrink=not arguments.no_shrink).run(seeds, arguments.jobs)
 
 
 def _arguments() -> argparse.Namespace:
@@ -33,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=0, help="how many seeds")
     parser.add_argument("--hours", type=float, default=0.0, help="simulated hours, all seeds together")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--log", type=Path, help="a file with one line for each seed; those in it are not run again")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a smaller scenario that fails")
     return parser.parse_args()
 
@@ -45,53 +52,82 @@ def _plan(arguments: argparse.Namespace) -> tuple[range, float]:
 
 
 class Report:
-    def __init__(self, hours: float, *, shrink: bool) -> None:
+    """`log` None: nothing is kept."""
+
+    def __init__(self, hours: float, log: Path | None, *, shrink: bool) -> None:
+        from tests.simulation import record
+
         self._hours = hours
+        self._log = log
         self._shrink = shrink
-        self._lines: dict[int, str] = {}
-        self._failed: list[int] = []
+        self._commit = record.commit()
+        self._done = record.read(log) if log is not None else {}
         self._counts: Counter[str] = Counter()
-        self._simulated = 0.0
 
     def run(self, seeds: range, jobs: int) -> int:
-        from tests.simulation.run import Outcome, simulate
-
         began = time.monotonic()
+        before = sum(record.hours for record in self._done.values())
+        for outcome in self._outcomes([seed for seed in seeds if seed not in self._done], jobs):
+            self._take(outcome, only=len(seeds) == 1)
+        hours = sum(record.hours for record in self._done.values())
+        self._summary((hours - before) / max(1e-9, (time.monotonic() - began) / 60))
+        failed = [seed for seed in seeds if self._done[seed].finding]
+        if failed:
+            self._tell(failed[0])
+        traces = "\n".join(f"{seed} {self._done[seed].trace}" for seed in seeds)
+        print(f"trace {hashlib.blake2b(traces.encode(), digest_size=16).hexdigest()}")
+        return 1 if failed or any(self._done[seed].lacks() for seed in seeds) else 0
 
-        def take(outcome: Outcome) -> None:
-            self._lines[outcome.seed] = f"{outcome.seed} {outcome.trace}"
-            self._simulated += outcome.hours
-            self._counts.update(outcome.counts, faults=outcome.faults, actions=outcome.actions)
-            if outcome.finding is not None:
-                self._failed.append(outcome.seed)
-                print(f"seed {outcome.seed}: {outcome.finding.invariant}: {outcome.finding.text}", flush=True)
-            elif len(seeds) == 1:
-                print(f"seed {outcome.seed}: all is well; settled {outcome.settled_after:.0f} s after the last fault")
+    def _outcomes(self, seeds: list[int], jobs: int) -> Iterator[Outcome]:
+        from tests.simulation.run import simulate
 
-        if len(seeds) == 1 or jobs == 1:
+        if len(seeds) <= 1 or jobs == 1:
             for seed in seeds:
-                take(simulate(seed, self._hours))
-        else:
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
-                for done in as_completed([pool.submit(simulate, seed, self._hours) for seed in seeds]):
-                    take(done.result())
-        self._summary(len(seeds), time.monotonic() - began)
-        if self._failed:
-            self._tell(min(self._failed))
-        digest = hashlib.blake2b("\n".join(self._lines[seed] for seed in seeds).encode(), digest_size=16)
-        print(f"trace {digest.hexdigest()}")
-        return 1 if self._failed else 0
+                yield simulate(seed, self._hours)
+            return
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
+            for done in as_completed([pool.submit(simulate, seed, self._hours) for seed in seeds]):
+                yield done.result()
 
-    def _summary(self, seeds: int, seconds: float) -> None:
-        counts, minutes = self._counts, seconds / 60
+    def _take(self, outcome: Outcome, *, only: bool) -> None:
+        from tests.simulation import record
+
+        one = self._done[outcome.seed] = record.Record.of(outcome, self._commit)
+        if self._log is not None:
+            record.append(self._log, one)
+        self._counts.update(outcome.counts)
+        if one.finding:
+            print(f"seed {one.seed}: {one.finding}", flush=True)
+        elif lacks := one.lacks():
+            print(f"seed {one.seed} has too little to count: {lacks}", flush=True)
+        elif only:
+            print(f"seed {one.seed}: all is well; settled {one.settled_after:.0f} s after the last fault")
+
+    def _summary(self, rate: float) -> None:
+        """`rate`: simulated hours a real minute."""
+        records = list(self._done.values())
+        failed, calm = sum(bool(one.finding) for one in records), sum(bool(one.lacks()) for one in records)
         print(
-            f"{seeds} seeds, {self._simulated:.1f} simulated hours, {counts['faults']} faults, "
-            f"{counts['actions']} actions of the user, {counts['revisions']} revisions, {counts['events']} events, "
-            f"{len(self._failed)} violations"
+            f"{len(records)} seeds, {sum(one.hours for one in records):.1f} simulated hours, "
+            f"{sum(one.faults for one in records)} faults, {sum(one.actions for one in records)} actions of the user, "
+            f"{failed} violations, {calm} with too little to count"
         )
-        connections = {name: count for name, count in sorted(counts.items()) if name.startswith("connection ")}
-        print(", ".join(f"{count} {name.removeprefix('connection ')}" for name, count in connections.items()))
-        print(f"{minutes:.1f} minutes: {self._simulated / minutes:.2f} simulated hours a real minute")
+        whole = [one for one in records if not one.finding]
+        if whole:
+            print(
+                f"in each at least {min(one.nodes for one in whole)} nodes, {min(one.services for one in whole)} services, "
+                f"{min(one.faults / one.hours for one in whole):.0f} faults and "
+                f"{min(one.actions / one.hours for one in whole):.0f} actions an hour"
+            )
+        counts = {name: count for name, count in sorted(self._counts.items()) if not name.startswith("fault ")}
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        faults = {name: count for name, count in sorted(self._counts.items()) if name.startswith("fault ")}
+        print("faults: " + ", ".join(f"{count} {name.removeprefix('fault ')}" for name, count in faults.items()))
+        seconds = sum(one.seconds for one in records)
+        hours = sum(one.hours for one in records)
+        print(
+            f"{rate:.2f} simulated hours a real minute, {60 * hours / max(1e-9, seconds):.2f} a minute of a processor"
+        )
 
     def _tell(self, seed: int) -> None:
         """The story of one failure, and the smallest scenario found that fails in the same way."""

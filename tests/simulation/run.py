@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,10 +32,13 @@ class Outcome:
     seed: int
     finding: Finding | None
     trace: str
-    hours: float
+    hours: float  # with faults and a user; what it takes to settle afterwards is not counted
     settled_after: float = 0.0
     faults: int = 0
     actions: int = 0
+    nodes: int = 0
+    services: int = 0  # the fewest at any step
+    seconds: float = 0.0  # of this processor
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -44,8 +48,11 @@ def simulate(seed: int, hours: float, steps: Sequence[Step] | None = None) -> Ou
     chosen = scenario.make(seed, hours) if steps is None else steps
     gc.collect()
     gc.disable()  # so that what it finds does not depend on what ran before
+    began = time.process_time()
     try:
-        return virtual.run(_Run(seed, chosen).whole())
+        outcome = virtual.run(_Run(seed, chosen).whole())
+        outcome.seconds = time.process_time() - began
+        return outcome
     finally:
         gc.enable()
 
@@ -84,9 +91,12 @@ class _Run:
             checked.close()
         outcome.finding = cluster.findings.first
         outcome.trace = cluster.trace.digest()
-        outcome.hours = loop.time() / 3600
+        outcome.hours = outcome.hours or loop.time() / 3600
+        outcome.faults = self.weather.happened.total()
+        outcome.nodes = len(cluster.hosts)
         outcome.counts.update({f"connection {what}": count for what, count in checked.traffic.results.items()})
         outcome.counts.update({f"user {what}": count for what, count in self.user.results.items()})
+        outcome.counts.update({f"fault {what}": count for what, count in self.weather.happened.items()})
         outcome.counts.update(
             {"events": cluster.trace.count, "revisions": cluster.store.revision, "steps": loop.steps}  # type: ignore[attr-defined]
         )
@@ -106,20 +116,24 @@ class _Run:
     async def _follow(self, outcome: Outcome) -> None:
         loop = asyncio.get_running_loop()
         asked: list[asyncio.Task[None]] = []
+        before = self.user.asked
+        outcome.services = LEAST_SERVICES
         for step in self._steps:
             await asyncio.sleep(max(0.0, step.at - loop.time()))
             self.cluster.trace.add(f"== {step.what}")
             rng = random.Random(step.number)
+            there = sum(not service.removing for service in self.cluster.truth.services.values())
+            outcome.services = min(outcome.services, there)
             if step.what in self.weather.faults:
-                outcome.faults += 1
-                self.weather.faults[step.what](rng)
+                self.weather.begin(step.what, rng)
             else:
-                outcome.actions += 1
                 asked.append(asyncio.ensure_future(_awaited(self.user.actions[step.what](rng))))
         if asked:
             await asyncio.wait(asked)
             for task in asked:
                 task.result()
+        outcome.actions = self.user.asked - before
+        outcome.hours = loop.time() / 3600
 
     async def _settle(self, rng: random.Random, outcome: Outcome) -> None:
         """The faults end; the user wants nothing that cannot be; and in bounded time everything is as it should be."""

@@ -36,6 +36,7 @@ class User:
         self._checks = checks
         self._context = Context(certificate("user", "client"))
         self.results: Counter[str] = Counter()
+        self.asked = 0  # whatever came of it
         self.actions: dict[str, Callable[[random.Random], Awaitable[None]]] = {
             "deploy": self.deploy,
             "update": self.update,
@@ -219,6 +220,7 @@ class User:
 
     async def _call(self, rng: random.Random, ask: Callable[[ControlServicer], Awaitable[T]]) -> T | None:
         """Some managers in turn; None when it was refused, or nobody can tell."""
+        self.asked += 1
         names = list(self._cluster.manager_hosts)
         rng.shuffle(names)
         for name in names:

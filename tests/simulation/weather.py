@@ -24,7 +24,7 @@ class Weather:
         self._undo: dict[int, Undo] = {}
         self._count = 0
         self.happened: Counter[str] = Counter()
-        self.faults: dict[str, Callable[[random.Random], None]] = {
+        self.faults: dict[str, Callable[[random.Random], bool | None]] = {
             "a manager is killed": self.kill_manager,
             "a manager is killed at a write": self.kill_manager_at_write,
             "a manager is frozen": self.freeze_manager,
@@ -61,6 +61,11 @@ class Weather:
             "a host is slow": self.slow_host,
         }
 
+    def begin(self, what: str, rng: random.Random) -> None:
+        """`happened` counts it, unless there was nothing to hit; a fault that waits for its moment, when that comes."""
+        if self.faults[what](rng) is not False:
+            self.happened[what] += 1
+
     def end(self) -> None:
         """All that lasts is over now, and everything that was killed runs."""
         for number in list(self._undo):
@@ -82,12 +87,14 @@ class Weather:
 
     # ---- managers ----
 
-    def kill_manager(self, rng: random.Random) -> None:
+    def kill_manager(self, rng: random.Random) -> bool:
         name = self._some_manager(rng)
+        runs = name in self._cluster.managers
         self._cluster.kill_manager(name)
         self._last(rng.choice((0.3, 2.0, 8.0, 20.0)), lambda: self._cluster.start_manager(name))
+        return runs
 
-    def kill_manager_at_write(self, rng: random.Random) -> None:
+    def kill_manager_at_write(self, rng: random.Random) -> bool:
         """Before one of its next writes to the store, or after."""
         left, after_write = rng.randrange(1, 12), rng.random() < 0.5
         cluster = self._cluster
@@ -99,22 +106,25 @@ class Weather:
             left -= 1
             if left == 0:
                 cluster.at_manager_write = lambda manager, after: None
+                self.happened["a manager is killed at a write"] += 1
                 cluster.kill_manager(manager.host.name)
                 self._last(rng.choice((0.3, 5.0, 15.0)), lambda: cluster.start_manager(manager.host.name))
 
         cluster.at_manager_write = look
+        return False
 
-    def freeze_manager(self, rng: random.Random) -> None:
+    def freeze_manager(self, rng: random.Random) -> bool:
         manager = self._cluster.managers.get(self._some_manager(rng))
         if manager is not None:
             self._freeze(manager.party, rng.choice((1.0, 4.0, 7.0, 12.0, 25.0)), hurts=False)
+        return manager is not None
 
-    def lose_time(self, rng: random.Random) -> None:
+    def lose_time(self, rng: random.Random) -> bool:
         """Its clock stands still and it does not reach etcd: it cannot know that its lease has run out. Agents change
         to and fro between it and the one that leads instead."""
         manager = self._cluster.leader()
         if manager is None:
-            return
+            return False
         self._note(f"the clock of the manager on {manager.host.name} stands still, and etcd is out of its reach")
         manager.lose_time()
         manager.client.is_cut_off = True
@@ -129,6 +139,7 @@ class Weather:
             self._cluster.members.review()
 
         self._last(seconds, mend, hurts=True)
+        return True
 
     def _turn_away(self, name: str) -> None:
         """The manager loses its streams, and takes none for a moment."""
@@ -143,11 +154,11 @@ class Weather:
                 if link.server_party is manager.party:
                     link.sever()
 
-    def delay_writes(self, rng: random.Random) -> None:
+    def delay_writes(self, rng: random.Random) -> bool:
         """They arrive when another one leads already."""
         manager = self._cluster.leader()
         if manager is None:
-            return
+            return False
         self._note(f"writes of the manager on {manager.host.name} are late")
         manager.client.late_for = rng.uniform(5.5, 12.0)
         dies = rng.random() < 0.6
@@ -159,6 +170,7 @@ class Weather:
                 later(rng.uniform(0.3, 9.0), self._cluster.start_manager, manager.host.name)
 
         self._last(rng.uniform(1.0, 4.0), end)
+        return True
 
     # ---- etcd ----
 
@@ -229,17 +241,19 @@ class Weather:
 
     # ---- the network ----
 
-    def break_streams(self, rng: random.Random) -> None:
+    def break_streams(self, rng: random.Random) -> bool:
         agents = list(self._cluster.agents.values())
         for agent in agents if rng.random() < 0.3 else rng.sample(agents, min(1, len(agents))):
             for link in agent.links:
                 link.sever()
+        return bool(agents)
 
-    def half_open(self, rng: random.Random) -> None:
+    def half_open(self, rng: random.Random) -> bool:
         agents = list(self._cluster.agents.values())
         if agents:
             for link in rng.choice(agents).links:
                 link.half_open(agent=rng.random() < 0.5)
+        return bool(agents)
 
     def slow_network(self, rng: random.Random) -> None:
         self._cluster.net.extra = rng.choice((0.05, 0.2, 1.0))
@@ -288,13 +302,13 @@ class Weather:
         host.jumped_at = asyncio.get_running_loop().time()
         self._note(f"the clock of {host.name} jumps by {by}")
 
-    def kill_agent(self, rng: random.Random) -> None:
-        self._kill_agent(self._some_host(rng).name, rng.uniform(0.1, 6.0), hurts=False)
+    def kill_agent(self, rng: random.Random) -> bool:
+        return self._kill_agent(self._some_host(rng).name, rng.uniform(0.1, 6.0), hurts=False)
 
-    def kill_agent_long(self, rng: random.Random) -> None:
-        self._kill_agent(self._some_host(rng).name, rng.uniform(10, 60), hurts=True)
+    def kill_agent_long(self, rng: random.Random) -> bool:
+        return self._kill_agent(self._some_host(rng).name, rng.uniform(10, 60), hurts=True)
 
-    def kill_agent_at_write(self, rng: random.Random) -> None:
+    def kill_agent_at_write(self, rng: random.Random) -> bool:
         """Before one of its next writes to the journal."""
         name, left = self._some_host(rng).name, rng.randrange(1, 25)
 
@@ -306,18 +320,23 @@ class Weather:
             left -= 1
             if left == 0:
                 self._cluster.at_journal_write = lambda agent: None
+                self.happened["an agent is killed at a write"] += 1
                 self._kill_agent(name, rng.uniform(0.1, 5.0), hurts=False)
 
         self._cluster.at_journal_write = look
+        return False
 
-    def _kill_agent(self, name: str, seconds: float, *, hurts: bool) -> None:
+    def _kill_agent(self, name: str, seconds: float, *, hurts: bool) -> bool:
+        runs = name in self._cluster.agents
         self._cluster.kill_agent(name)
         self._last(seconds, lambda: self._cluster.start_agent(name), hurts=hurts)
+        return runs
 
-    def freeze_agent(self, rng: random.Random) -> None:
+    def freeze_agent(self, rng: random.Random) -> bool:
         agents = list(self._cluster.agents.values())
         if agents:
             self._freeze(rng.choice(agents).party, rng.choice((1.0, 5.0, 12.0, 25.0)), hurts=True)
+        return bool(agents)
 
     def fill_disk(self, rng: random.Random) -> None:
         disk = self._some_host(rng).disk
@@ -329,20 +348,25 @@ class Weather:
         disk.slow = rng.choice((0.1, 1.0, 3.0))
         self._last(rng.uniform(5, 40), lambda: setattr(disk, "slow", 0.0))
 
-    def kill_host(self, rng: random.Random) -> None:
-        self._kill_host(self._some_host(rng).name, rng.choice((8.0, 25.0, 70.0, 130.0)))
+    def kill_host(self, rng: random.Random) -> bool:
+        host = self._some_host(rng)
+        runs = host.is_up
+        self._kill_host(host.name, rng.choice((8.0, 25.0, 70.0, 130.0)))
+        return runs
 
-    def kill_host_at_start(self, rng: random.Random) -> None:
+    def kill_host_at_start(self, rng: random.Random) -> bool:
         """Soon after the next container that is started, and back before anybody has missed it."""
         after, away = rng.choice((0.001, 0.05, 0.5, 2.0)), rng.uniform(4.0, 9.0)
 
         def look(host: Host) -> None:
             for other in self._cluster.hosts.values():
                 other.on_start = lambda host: None
+            self.happened["a host loses its power at a start"] += 1
             later(after, self._kill_host, host.name, away)
 
         for host in self._cluster.hosts.values():
             host.on_start = look
+        return False
 
     def _kill_host(self, name: str, away: float) -> None:
         self._cluster.kill_host(name)
@@ -350,13 +374,14 @@ class Weather:
 
     # ---- containers ----
 
-    def kill_container(self, rng: random.Random) -> None:
+    def kill_container(self, rng: random.Random) -> bool:
         found = self._some_container(rng)
         if found is not None:
             host, container = found
             host.end(container, rng.choice((0, 1, 137)), oom=rng.random() < 0.2)
+        return found is not None
 
-    def sicken(self, rng: random.Random) -> None:
+    def sicken(self, rng: random.Random) -> bool:
         found = self._some_container(rng)
         if found is not None:
             host, container = found
@@ -364,6 +389,7 @@ class Weather:
             container.sick_until = asyncio.get_running_loop().time() + seconds
             self._note(f"a container on {host.name} falls ill", container.request.task_id)
             self._last(seconds, lambda: None, hurts=True)
+        return found is not None
 
     def fail_images(self, rng: random.Random) -> None:
         troubles = self._some_host(rng).troubles
