@@ -115,7 +115,8 @@ class Report:
         whole = [one for one in records if not one.finding]
         if whole:
             print(
-                f"in each at least {min(one.nodes for one in whole)} nodes, {min(one.services for one in whole)} services, "
+                f"in each at least {min(one.nodes for one in whole)} nodes, "
+                f"{min(one.services for one in whole)} services, "
                 f"{min(one.faults / one.hours for one in whole):.0f} faults and "
                 f"{min(one.actions / one.hours for one in whole):.0f} actions an hour"
             )
