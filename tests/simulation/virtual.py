@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -39,6 +40,14 @@ class Party:
         self.context: Context = copy_context()
         self.context.run(PARTY.set, self)
         self._held: list[asyncio.Handle] = []
+        self._look_at = 64  # tasks, when those that are done are dropped
+
+    def note(self, task: asyncio.Task[Any]) -> None:
+        """It belongs to this party. (A callback at each one's end would cost more than this.)"""
+        self.tasks[task] = None
+        if len(self.tasks) > self._look_at:
+            self.tasks = {one: None for one in self.tasks if not one.done()}
+            self._look_at = 2 * len(self.tasks) + 64
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         return self.context.run(asyncio.get_running_loop().create_task, work)
@@ -112,12 +121,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """`time()` starts at 0 and moves only when nothing else can happen at the present moment."""
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
     _timer_cancelled_count: int
 
     def __init__(self) -> None:
         self.now = 0.0
         self.steps = 0
+        # In place of asyncio's list of handles, which compares them in Python: (when, number, handle).
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = itertools.count()
         self.frozen = 0  # parties
         self._rounds = 0
         self.on_spin: Callable[[], None] = lambda: None  # when much happens and no time passes
@@ -134,37 +145,49 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} wants a thread; in a simulation there are none")
 
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        """Timers of one moment ring in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
     def drop_timers(self, party: Party) -> None:
-        for handle in self._scheduled:
+        for _, _, handle in self._timers:
             if not handle.cancelled() and handle._context.get(PARTY) is party:  # type: ignore[attr-defined]
                 handle.cancel()
 
     def _run_once(self) -> None:
         """In place of asyncio's own: the same, but for the clock and for parties that are frozen."""
-        ready, scheduled = self._ready, self._scheduled
-        if self._timer_cancelled_count > 100 and self._timer_cancelled_count * 2 > len(scheduled):
-            kept = [handle for handle in scheduled if not handle._cancelled]  # type: ignore[attr-defined]
-            for handle in scheduled:
+        ready, timers = self._ready, self._timers
+        if self._timer_cancelled_count > 100 and self._timer_cancelled_count * 2 > len(timers):
+            kept = [timer for timer in timers if not timer[2]._cancelled]  # type: ignore[attr-defined]
+            for _, _, handle in timers:
                 if handle._cancelled:  # type: ignore[attr-defined]
                     handle._scheduled = False  # type: ignore[attr-defined]
             heapq.heapify(kept)
-            scheduled[:] = kept
+            timers[:] = kept
             self._timer_cancelled_count = 0
-        while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
             self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+            heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
         if not ready:
-            if not scheduled:
+            if not timers:
                 raise Deadlock("everything waits and no timer is set")
-            if scheduled[0].when() > self.now + 1e-5:
+            if timers[0][0] > self.now + 1e-5:
                 self._rounds = 0
-            self.now = max(self.now, scheduled[0].when())
+            self.now = max(self.now, timers[0][0])
         self._rounds += 1
         if self._rounds > MOST_ROUNDS:
             self._rounds = 0
             self.on_spin()
-        while scheduled and scheduled[0].when() <= self.now:
-            timer = heapq.heappop(scheduled)
+        while timers and timers[0][0] <= self.now:
+            timer = heapq.heappop(timers)[2]
             timer._scheduled = False  # type: ignore[attr-defined]
             ready.append(timer)
         for _ in range(len(ready)):
@@ -177,7 +200,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                     party.hold(handle)
                     continue
             self.steps += 1
-            handle._run()  # type: ignore[attr-defined]
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"{handle} has failed", "exception": error, "handle": handle})
 
 
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
@@ -185,8 +213,7 @@ def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> as
     party = PARTY.get() if context is None else context.get(PARTY)
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
     if party is not None:
-        party.tasks[task] = None
-        task.add_done_callback(party.tasks.pop, context=NOBODY)
+        party.note(task)
         if not party.alive:
             task.cancel()
     return task

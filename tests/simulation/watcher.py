@@ -121,7 +121,18 @@ class HostWatcher:
         """An agent that has started again leaves the balancer as it was until it is told otherwise."""
         if host.is_told or host.state is None:
             return
-        lost = [service.name for key, service in host.state.services.items() if key not in state.services]
+        running = {
+            task.service_id
+            for task_id, container in host.containers.items()
+            if container.running and (task := self._truth.tasks.get(task_id)) is not None
+        }
+        lost = [
+            service.name
+            for key, service in host.state.services.items()
+            if key not in state.services
+            # A port of this host goes with its task, which may have ended while there was no agent.
+            and (not key.startswith("host:") or key.removeprefix("host:") in running)
+        ]
         if lost:
             self._findings.add(
                 "a restarted agent keeps what is balanced", f"{host.name} forgets {', '.join(lost)}", host.node_id

@@ -16,6 +16,7 @@ from pyswarm_agent.network.flux import Flux
 from pyswarm_agent.network.host import ETHERNET_MTU, HostNetwork, Underlay, Wanted, overlay_mtu
 from pyswarm_agent.network.inputs import GATEWAY, DrainFigures, NetworkInputs
 from pyswarm_agent.network.links import TaskLinks, host_end
+from pyswarm_agent.network.overlay import Overlay
 from pyswarm_core.errors import PreconditionFailed, PyswarmError
 from pyswarm_proxy import foreign
 from pyswarm_proxy.balancer import Balancer
@@ -53,6 +54,7 @@ class NodeNetwork:
         self._address = ""
         self._sized_for = 0  # the MTU that all tasks' links have
         self._subnets: dict[str, str] = {}
+        self._known_overlay: tuple[object, Overlay] | None = None  # what it was derived from, and it
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._warned: tuple[str, ...] = ()
@@ -159,13 +161,21 @@ class NodeNetwork:
         return derive.host_state(inputs, self._memory, self._underlay.checks)
 
     def _wanted(self, inputs: NetworkInputs) -> Wanted:
-        overlay = derive.overlay(inputs, mtu=overlay_mtu(self._underlay), checks=self._underlay.checks)
         tasks = {
             host_end(task.id): tuple(a.address for a in task.addresses)
             for task in inputs.tasks.values()
             if task.addresses and not task.addresses_free
         }
-        return Wanted(overlay, tasks)
+        return Wanted(self._overlay(inputs), tasks)
+
+    def _overlay(self, inputs: NetworkInputs) -> Overlay:
+        """Of nodes and networks alone: whatever changes about tasks and endpoints, it is the same object."""
+        made_of = inputs.nodes, inputs.networks, inputs.node_number, self._underlay
+        known = self._known_overlay
+        if known is None or known[0] != made_of:
+            overlay = derive.overlay(inputs, mtu=overlay_mtu(self._underlay), checks=self._underlay.checks)
+            known = self._known_overlay = made_of, overlay
+        return known[1]
 
     def _subnet_of(self, address: str) -> str:
         wanted = ipaddress.ip_address(address)
