@@ -23,12 +23,14 @@ class Dialer:
         self._rng = rng
         self._next = 0
         self._hint = ""
+        self._is_hinted = False  # the address that was last given out
         self._failures = 0
         self._unanswered = 0  # dials since a manager has answered
 
     def next(self) -> tuple[str, float]:
         """(address, seconds to wait before dialling it)."""
         address, self._hint = self._hint, ""
+        self._is_hinted = bool(address)
         if not address:
             address = self._managers[self._next % len(self._managers)]
         return address, self._delay()
@@ -47,17 +49,23 @@ class Dialer:
         """It did not answer, or nobody leads: on to the next one."""
         self._failures += 1
         self._unanswered += 1
-        self._next += 1
+        if not self._is_hinted:
+            self._next += 1
 
     def redirected(self, address: str) -> None:
         """It said who leads ("": nobody). Counts as a failure, or two managers that each name the other would be asked
-        without a pause."""
+        without a pause.
+
+        Of two hints in a row the second is not followed, but the list: a manager whose watch stands still names one
+        that led long ago, itself perhaps, and would never be left otherwise."""
+        was_hinted = self._is_hinted
         self.failed()
         self._unanswered = 0
-        self._hint = address
+        self._hint = "" if was_hinted else address
 
     def opened(self, address: str) -> None:
         """A session with this one is open: it is the one to come back to."""
         self._failures = self._unanswered = 0
+        self._is_hinted = False
         if address in self._managers:
             self._next = self._managers.index(address)

@@ -95,8 +95,12 @@ class Core:
         await self._presence.withdraw()
 
     def leader_address(self) -> str:
-        """HOST:PORT of the leader, as far as this manager knows; "" = nobody leads."""
-        return self.cache.leader.address if self.cache.leader is not None else ""
+        """HOST:PORT of the leader, as far as this manager knows; "" = nobody leads, or it cannot tell: a watch that is
+        behind may still name this manager when it leads no more."""
+        leader = self.cache.leader
+        if leader is None or (leader.manager_id == self._settings.manager_id and self.term is None):
+            return ""
+        return leader.address
 
     async def _lead_forever(self) -> None:
         while True:

@@ -63,6 +63,18 @@ def test_two_managers_that_name_each_other_are_not_asked_without_a_pause() -> No
     assert waited > 1.0
 
 
+@pytest.mark.parametrize("managers", [["stale", "leader"], ["stale", "other", "leader"], ["leader", "stale"]])
+@pytest.mark.parametrize("named", ["stale", "other"])
+def test_a_manager_that_does_not_know_who_leads_keeps_nobody_from_the_leader(managers: list[str], named: str) -> None:
+    dialer = Dialer(managers, random.Random(1))
+    dialer.opened("stale")
+    tried = []
+    while "leader" not in tried and len(tried) < 20:
+        tried.append(dialer.next()[0])
+        dialer.redirected(named)
+    assert tried[-1] == "leader" and len(tried) <= 2 * len(managers)
+
+
 def test_it_stays_fast_while_managers_answer_that_none_of_them_leads() -> None:
     """An election takes a lease's time and ends at some moment: the agents are to be there soon after it."""
     dialer = Dialer(["a", "b", "dead"], random.Random(1))
