@@ -40,10 +40,11 @@ from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
 from pyswarm_agent.settings import Settings
 from pyswarm_agent.tasks.request import Here
-from pyswarm_core import systemd, tls
+from pyswarm_core import tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
+from pyswarm_core.systemd import Notifier
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -76,6 +77,7 @@ async def _until_signal(settings: Settings) -> None:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """The agent, until `stop` is set. PyswarmError: it cannot work on this host, or not with these settings."""
+    notifier = Notifier.take()  # before anything is started
     identity = tls.Identity.load(settings.tls_dir)
     node_id = identity.subject.common_name
     hostname, address = app_host.hostname_of(settings), app_host.address_of(settings)
@@ -136,7 +138,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     agent.run(),
                     LogRotator(runtime.rotated_logs).run(),
                     _answer_names(dns),
-                    systemd.keep_alive(),
+                    notifier.keep_alive(),
                     certificates.keep_fresh(
                         settings.tls_dir, connector.channel, settings.manager_endpoints, random.SystemRandom()
                     ),

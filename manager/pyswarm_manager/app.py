@@ -16,13 +16,14 @@ from pathlib import Path
 
 import grpc
 
-from pyswarm_core import systemd, tls
+from pyswarm_core import tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
 from pyswarm_core.etcd.cluster import Cluster as EtcdMembers
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
 from pyswarm_core.store.base import Store
+from pyswarm_core.systemd import Notifier
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
@@ -143,6 +144,7 @@ class Manager:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
+        notifier = Notifier.take()  # before anything is started
         server, joins = self._server(), self._join_server()
         scrapes = None
         if self._settings.metrics_addr:
@@ -154,7 +156,7 @@ class Manager:
             if joins is not None:
                 await joins.start()
             log.info("manager started", manager=self._settings.manager_id, address=self._settings.advertise)
-            await run_together(_wait(stop), self._core.run(), self._announce_ready(), systemd.keep_alive())
+            await run_together(_wait(stop), self._core.run(), self._announce_ready(), notifier.keep_alive())
         finally:
             # First the lease, so that another manager leads at once; then the calls.
             try:
@@ -205,7 +207,11 @@ class Manager:
             maximum_concurrent_rpcs=JOINS_AT_ONCE,
         )
         joining = JoinServicer(
-            self.vault, lambda: presence.managers(self._store), settings.etcd_endpoints, random.SystemRandom()
+            self.vault,
+            lambda: presence.managers(self._store),
+            settings.etcd_endpoints,
+            settings.address_pool,
+            random.SystemRandom(),
         )
         join_grpc.add_JoinServicer_to_server(joining, server)
         return _listening(

@@ -18,6 +18,7 @@ from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager import planners
+from pyswarm_manager.allocator.networks import parse_pool
 from pyswarm_manager.api.admissions import Admissions
 from pyswarm_manager.api.logs import LogReader
 from pyswarm_manager.api.resolve import Resolver
@@ -82,6 +83,7 @@ class Core:
             leader=lambda: self.cache.leader,
             is_connected=lambda: self.cache.connected,
             managers=lambda: managers(store),
+            pool=parse_pool(settings.address_pool),
         )
         logs = LogReader(world, self._broker, forward_logs, clock)
         self.control = ControlServicer(world, cluster, admissions, services, logs, clock, rng)

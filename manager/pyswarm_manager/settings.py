@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyswarm_core.errors import InvalidInput
+from pyswarm_manager.allocator.networks import parse_pool
 
 METRICS_ADDRESS = "127.0.0.1:9377"
 
@@ -24,6 +25,7 @@ class Settings:
     member_tls_dir: Path | None = None  # of the etcd member on this host: renewed with the manager's own
     data_dir: Path = Path("/var/lib/pyswarm/manager")
     metrics_addr: str = METRICS_ADDRESS  # plain HTTP; "" = none
+    address_pool: str = "10.128.0.0/10"  # CIDR that networks get their ranges from; the same on all managers
     lease_ttl: int = 5  # seconds that a leader that died is still the leader
     heartbeat_period: float = 5.0  # seconds
     node_down_after: float = 15.0  # seconds without any message from its agent
@@ -43,6 +45,7 @@ class Settings:
         for what, address in (("metrics", self.metrics_addr), ("joining", self.join_listen)):
             if address:
                 split_address(address, what)
+        parse_pool(self.address_pool)
         if self.lease_ttl < 2:
             raise InvalidInput(f"A lease of {self.lease_ttl} s is too short: etcd takes 2 s or more.")
 

@@ -10,7 +10,7 @@ from pyswarm_core.errors import Conflict, PyswarmError, StoreUnavailable
 from pyswarm_core.ids import new_id
 from pyswarm_core.log import get_logger
 from pyswarm_core.store.base import Store
-from pyswarm_manager.allocator.networks import DEFAULT_NETWORK, default_network
+from pyswarm_manager.allocator.networks import DEFAULT_NETWORK, default_network, parse_pool
 from pyswarm_manager.announce import Announcer
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.nodes import Limits
@@ -109,7 +109,8 @@ class LeaderTerm:
 
     async def _make_default_network(self) -> None:
         while not any(network.spec.name == DEFAULT_NETWORK for network in self._world.networks.values()):
-            network = default_network(self._world, new_id(self._rng), self._clock.now())
+            pool = parse_pool(self._settings.address_pool)
+            network = default_network(self._world, new_id(self._rng), self._clock.now(), pool)
             try:
                 await self._catch_up(await self._writer.apply(Plan(steps=((Put(network),),))))
                 log.info("network default created", subnet=network.spec.subnet)

@@ -35,14 +35,14 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
 _PREFIX = re.compile(r"^((\d{4}-\d\d-\d\dT\S+|time=\S+|level=\S+|\[conmon:\w\]:|<error>:?)\s*)+")
 
 
-def translate(message: str, doing: str) -> ContainerFailure:
-    """`doing` is "create" or "start". What is not known is passed on, on one line, and may be tried again."""
+def translate(message: str, done: str) -> ContainerFailure:
+    """`done`: created, started or deleted. What is not known is passed on, on one line, and may be tried again."""
     text = plain(message)
     for pattern, sentence, final in _KNOWN:
         if found := re.search(pattern, text, re.IGNORECASE):
             name = next((group for group in found.groups() if group), "")
             return ContainerFailure(sentence.format(repr(name)), final=final)
-    return ContainerFailure(f"the container could not be {doing}d: {text or 'the runtime gave no reason'}", final=False)
+    return ContainerFailure(f"the container could not be {done}: {text or 'the runtime gave no reason'}", final=False)
 
 
 def plain(message: str) -> str:

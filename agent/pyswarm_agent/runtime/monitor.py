@@ -97,7 +97,7 @@ class Monitor:
         except msgspec.DecodeError:
             report = _Report(-1)
         if report.data <= 0:
-            raise failures.translate(report.message or paths.conmon_log.read_text(errors="replace"), "create")
+            raise failures.translate(report.message or paths.conmon_log.read_text(errors="replace"), "created")
         container = processes.find(report.data)
         if container is None:
             raise ContainerFailure("the container's first process ended before it was started", final=False)

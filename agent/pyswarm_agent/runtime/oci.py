@@ -46,7 +46,7 @@ class OciRuntime:
         """ContainerFailure when it cannot be, or was already."""
         done = await self._run("start", task_id)
         if done.code:
-            raise failures.translate(done.output, "start")
+            raise failures.translate(done.output, "started")
 
     async def state(self, task_id: str) -> State | None:
         """None: the runtime knows no such container."""
@@ -66,7 +66,7 @@ class OciRuntime:
         if done.code and (self.root / task_id).exists():
             done = await self._run("delete", "--force", task_id)
         if done.code and (self.root / task_id).exists():
-            raise failures.translate(done.output, "delete")
+            raise failures.translate(done.output, "deleted")
 
     async def _run(self, *arguments: str) -> invoke.Done:
         return await invoke.run([*self.prefix, *arguments], timeout=TIMEOUT, env=self.environment)

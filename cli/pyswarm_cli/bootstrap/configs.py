@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pyswarm_cli.bootstrap.member import API_PORT, DATA, ETC, ETCD_PEER_PORT, ETCD_PORT, JOIN_PORT, Member
+from pyswarm_cli.bootstrap.member import API_PORT, ETC, ETCD_PEER_PORT, ETCD_PORT, JOIN_PORT, Member
 from pyswarm_core.tls import STORE_NAME
 
 _HEAD = "# Written by 'pyswarm init' or 'pyswarm join'. What you change here holds from the daemon's next start.\n"
 
 
-def files(member: Member, *, cluster: str, initial: str, initial_state: str) -> dict[str, str]:
-    """File name → content. `cluster`: etcd's initial-cluster-token; `initial`: NAME=URL,… of its members."""
+def files(member: Member, *, cluster: str, initial: str, initial_state: str, address_pool: str = "") -> dict[str, str]:
+    """File name → content. `cluster`: etcd's initial-cluster-token; `initial`: NAME=URL,… of its members;
+    `address_pool`: "" = the manager's default."""
     found = {"agent.env": _agent(member)}
     if member.role == "manager":
-        found["manager.env"] = _manager(member)
+        found["manager.env"] = _manager(member, address_pool)
         found["etcd.env"] = _etcd(member, cluster, initial, initial_state)
     return found
 
@@ -30,13 +31,13 @@ def _agent(member: Member) -> str:
             "PYSWARM_AGENT_HOSTNAME": member.hostname,
             "PYSWARM_AGENT_ROLE": member.role,
             "PYSWARM_AGENT_TLS_DIR": f"{ETC}/tls",
-            "PYSWARM_AGENT_DATA_DIR": str(DATA),
+            "PYSWARM_AGENT_DATA_DIR": member.data_dir,
             "PYSWARM_AGENT_LOG_LEVEL": "info",
         }
     )
 
 
-def _manager(member: Member) -> str:
+def _manager(member: Member, address_pool: str) -> str:
     return _render(
         {
             "PYSWARM_MANAGER_ID": member.node_id,
@@ -46,7 +47,8 @@ def _manager(member: Member) -> str:
             "PYSWARM_MANAGER_ETCD": ",".join(f"https://{endpoint}" for endpoint in member.etcd),
             "PYSWARM_MANAGER_TLS_DIR": f"{ETC}/tls",
             "PYSWARM_MANAGER_MEMBER_TLS_DIR": f"{ETC}/etcd-tls",
-            "PYSWARM_MANAGER_DATA_DIR": f"{DATA}/manager",
+            "PYSWARM_MANAGER_DATA_DIR": f"{member.data_dir}/manager",
+            **({"PYSWARM_MANAGER_ADDRESS_POOL": address_pool} if address_pool else {}),
             "PYSWARM_MANAGER_LOG_LEVEL": "info",
         }
     )
@@ -59,7 +61,7 @@ def _etcd(member: Member, cluster: str, initial: str, initial_state: str) -> str
     return _render(
         {
             "ETCD_NAME": member.node_id,
-            "ETCD_DATA_DIR": f"{DATA}/etcd",
+            "ETCD_DATA_DIR": f"{member.data_dir}/etcd",
             "ETCD_LOGGER": "zap",
             "ETCD_ENABLE_GRPC_GATEWAY": "false",
             "ETCD_LISTEN_CLIENT_URLS": client,

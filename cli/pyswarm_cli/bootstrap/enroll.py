@@ -30,6 +30,7 @@ class Enrolled:
     identities: dict[str, tls.Identity] = field(repr=False)  # by role
     managers: tuple[str, ...]
     etcd: tuple[str, ...]
+    address_pool: str  # "" = of an older manager, or for a worker
 
 
 def join_address(manager: str) -> tuple[str, int]:
@@ -70,6 +71,7 @@ def enroll(token: JoinToken, manager: str, hostname: str, address: str) -> Enrol
         identities={c.role: tls.Identity(answer.ca_pem, c.cert_pem, made[c.role][0]) for c in answer.certificates},
         managers=tuple(answer.managers),
         etcd=tuple(answer.etcd_endpoints),
+        address_pool=answer.address_pool,
     )
 
 

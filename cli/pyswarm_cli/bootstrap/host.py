@@ -52,8 +52,12 @@ def has_systemd() -> bool:
 
 
 def pyswarm_command() -> str:
+    """For units: by the name on PATH when that is this program, for such a link can be turned to another version."""
     script = Path(sys.executable).with_name("pyswarm")
-    return str(script) if script.exists() else f"{sys.executable} -m pyswarm_cli"
+    if not script.exists():
+        return f"{sys.executable} -m pyswarm_cli"
+    found = shutil.which("pyswarm")
+    return found if found and Path(found).samefile(script) else str(script)
 
 
 def write(files: Mapping[str, str], folder: Path = ETC, mode: int = 0o644) -> None:
@@ -68,11 +72,37 @@ def write(files: Mapping[str, str], folder: Path = ETC, mode: int = 0o644) -> No
         draft.replace(folder / name)
 
 
-def install_units(member: Member) -> None:
-    """Where there is a folder for them, also when systemd is not the first process: the next boot may be another."""
+def install_units(member: Member, *, pretend: bool = False) -> list[str]:
+    """Where there is a folder for them, also when systemd is not the first process: the next boot may be another.
+    Returns the names of those that were not there as they are now. `pretend`: only that."""
     folder = Path(units.FOLDER)
-    if folder.is_dir():
-        write(units.units(member.daemons, pyswarm_command(), shutil.which("etcd") or "/usr/bin/etcd"), folder)
+    if not folder.is_dir():
+        return []
+    wanted = units.units(member, pyswarm_command(), shutil.which("etcd") or "/usr/bin/etcd")
+    changed = [name for name, text in wanted.items() if _text(folder / name) != text]
+    if changed and not pretend:
+        write({name: wanted[name] for name in changed}, folder)
+    return changed
+
+
+def refresh_units(member: Member, *, pretend: bool) -> list[str]:
+    """As this version has them, after an upgrade. Nothing is restarted."""
+    changed = install_units(member, pretend=pretend)
+    if changed and not pretend and has_systemd():
+        _systemctl("daemon-reload")
+    return changed
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def make_folders(member: Member) -> None:
+    """What the units expect to be there."""
+    data = Path(member.data_dir)
+    data.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in ("etcd", "manager") if member.role == "manager" else ():
+        (data / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def start(member: Member) -> list[str]:
@@ -105,7 +135,8 @@ def erase(member: Member | None) -> None:
         (Path(units.FOLDER) / units.name(daemon)).unlink(missing_ok=True)
     if has_systemd():
         _systemctl("daemon-reload")
-    for folder in (ETC / "tls", ETC / "etcd-tls", DATA / "etcd", DATA / "manager", DATA / "agent"):
+    data = Path(member.data_dir) if member is not None else DATA
+    for folder in (ETC / "tls", ETC / "etcd-tls", data / "etcd", data / "manager", data / "agent"):
         shutil.rmtree(folder, ignore_errors=True)
     for name in ("etcd.env", "manager.env", "agent.env"):
         (ETC / name).unlink(missing_ok=True)

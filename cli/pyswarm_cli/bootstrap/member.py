@@ -4,15 +4,32 @@ reading and writing that file."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pyswarm_core.errors import PreconditionFailed
+from pyswarm_core.errors import InvalidInput, PreconditionFailed
 
 API_PORT, JOIN_PORT, ETCD_PORT, ETCD_PEER_PORT = 2377, 2378, 2379, 2380
 ETC = Path("/etc/pyswarm")
 DATA = Path("/var/lib/pyswarm")
 RECORD = ETC / "node.json"
+
+
+# Hidden from a hardened unit, or gone after a reboot.
+_NO_PLACE_FOR_DATA = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys")
+
+
+def check_data_dir(path: str) -> str:
+    """Raises InvalidInput. A unit, a shell and mount options take it as it is, without quotes."""
+    if not re.fullmatch(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+", path):
+        raise InvalidInput(
+            f"'{path}' cannot be the data folder: name an absolute path of letters, digits, '.', '_' and '-'"
+        )
+    for place in _NO_PLACE_FOR_DATA:
+        if path == place or path.startswith(f"{place}/"):
+            raise InvalidInput(f"'{path}' cannot be the data folder: daemons do not see {place}, or it is not kept")
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +40,7 @@ class Member:
     hostname: str
     managers: tuple[str, ...]  # HOST:PORT of the API
     etcd: tuple[str, ...] = ()  # HOST:PORT; managers only, its own among them
+    data_dir: str = str(DATA)
 
     @property
     def daemons(self) -> tuple[str, ...]:

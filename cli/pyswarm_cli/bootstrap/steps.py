@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyswarm_cli import contexts
@@ -28,7 +29,7 @@ class Made:
     worker_token: str = field(default="", repr=False)
 
 
-def init(address: str, hostname: str, context: str) -> Made:
+def init(address: str, hostname: str, context: str, *, data_dir: str = str(DATA), address_pool: str = "") -> Made:
     from pyswarm_manager.join.vault import SEED, Seed
 
     rng = random.SystemRandom()
@@ -39,42 +40,52 @@ def init(address: str, hostname: str, context: str) -> Made:
         hostname=hostname,
         managers=(f"{address}:{API_PORT}",),
         etcd=(f"{address}:{ETCD_PORT}",),
+        data_dir=data_dir,
     )
-    _refuse_leftovers()
+    _refuse_leftovers(data_dir)
+    host.make_folders(made)
     authority = Authority.create("pyswarm CA")
     names, addresses = [hostname], [address, "127.0.0.1"]
     authority.issue(common_name=made.node_id, role="manager", names=names, addresses=addresses).save(ETC / "tls")
     authority.issue(common_name=made.node_id, role="etcd", names=names, addresses=addresses).save(ETC / "etcd-tls")
     seed = Seed.create(authority)
-    host.write({SEED: seed.dump()}, DATA / "manager", 0o600)
+    host.write({SEED: seed.dump()}, Path(data_dir) / "manager", 0o600)
     initial = f"{made.node_id}={configs.peer_url(address)}"
-    host.write(configs.files(made, cluster=new_id(rng), initial=initial, initial_state="new"))
+    host.write(
+        configs.files(made, cluster=new_id(rng), initial=initial, initial_state="new", address_pool=address_pool)
+    )
     _save_context(context, made.managers, authority.issue(common_name=f"root@{hostname}"[:64], role="client"))
     host.install_units(made)
     member.save(made)
     return Made(made, host.start(made), seed.token("worker"))
 
 
-def join(token: JoinToken, manager: str, address: str, hostname: str, context: str) -> Made:
+def join(
+    token: JoinToken, manager: str, address: str, hostname: str, context: str, *, data_dir: str = str(DATA)
+) -> Made:
     """As what the token is for."""
-    _refuse_leftovers()
+    _refuse_leftovers(data_dir)
     found = enroll.enroll(token, manager, hostname, address)
     if "manager" in found.identities:
-        return _join_as_manager(found, address, hostname, context)
-    made = Member(found.node_id, "worker", address, hostname, found.managers)
+        return _join_as_manager(found, address, hostname, context, data_dir)
+    made = Member(found.node_id, "worker", address, hostname, found.managers, data_dir=data_dir)
     found.identities["worker"].save(ETC / "tls")
     return _settle(made, configs.files(made, cluster="", initial="", initial_state=""))
 
 
-def _join_as_manager(found: enroll.Enrolled, address: str, hostname: str, context: str) -> Made:
+def _join_as_manager(found: enroll.Enrolled, address: str, hostname: str, context: str, data_dir: str) -> Made:
     managers = (*found.managers, f"{address}:{API_PORT}")
     found.identities["manager"].save(ETC / "tls")
     found.identities["etcd"].save(ETC / "etcd-tls")
     initial, others = asyncio.run(_add_etcd(found, address))
     # Its own last: it does not answer before it has caught up.
-    made = Member(found.node_id, "manager", address, hostname, managers, (*others, f"{address}:{ETCD_PORT}"))
+    etcd = (*others, f"{address}:{ETCD_PORT}")
+    made = Member(found.node_id, "manager", address, hostname, managers, etcd, data_dir)
     _save_context(context, managers, found.identities["client"])
-    return _settle(made, configs.files(made, cluster="pyswarm", initial=initial, initial_state="existing"))
+    files = configs.files(
+        made, cluster="pyswarm", initial=initial, initial_state="existing", address_pool=found.address_pool
+    )
+    return _settle(made, files)
 
 
 async def _add_etcd(found: enroll.Enrolled, address: str) -> tuple[str, tuple[str, ...]]:
@@ -105,6 +116,7 @@ async def _add_etcd(found: enroll.Enrolled, address: str) -> tuple[str, tuple[st
 
 
 def _settle(made: Member, files: dict[str, str]) -> Made:
+    host.make_folders(made)
     host.write(files)
     host.install_units(made)
     member.save(made)
@@ -152,10 +164,11 @@ def join_line(token: str, address: str) -> str:
     return f"pyswarm join --token {token} {address}:{API_PORT}"
 
 
-def _refuse_leftovers() -> None:
-    if (DATA / "etcd" / "member").is_dir():
+def _refuse_leftovers(data_dir: str) -> None:
+    if (Path(data_dir) / "etcd" / "member").is_dir():
         raise PreconditionFailed(
-            f"{DATA}/etcd has the state of a former cluster, which would be lost; 'pyswarm leave --force' removes it"
+            f"{data_dir}/etcd has the state of a former cluster, which would be lost; 'pyswarm leave --force' removes "
+            "it"
         )
 
 

@@ -7,9 +7,7 @@ the cgroups below it are its own to fill (Delegate): containers outlive it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pyswarm_cli.bootstrap.member import DATA, ETC
+from pyswarm_cli.bootstrap.member import ETC, Member
 
 FOLDER = "/etc/systemd/system"
 _RESTART = """Restart=always
@@ -20,7 +18,8 @@ _HARDENED = """UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 ProtectSystem=strict
-ProtectHome=yes
+# Empty, not forbidden: skopeo looks there for settings, and takes a refusal for a fault.
+ProtectHome=tmpfs
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectClock=yes
@@ -43,16 +42,18 @@ def name(daemon: str) -> str:
     return f"pyswarm-{daemon}.service"
 
 
-def units(daemons: Sequence[str], pyswarm: str, etcd: str) -> dict[str, str]:
+def units(member: Member, pyswarm: str, etcd: str) -> dict[str, str]:
     """Unit name → text. `pyswarm`, `etcd`: absolute paths, or a command line that begins with one."""
-    made = {"etcd": _etcd(etcd), "manager": _manager(pyswarm), "agent": _agent(pyswarm)}
-    return {name(daemon): made[daemon] for daemon in daemons}
+    data = member.data_dir
+    made = {"etcd": _etcd(etcd, data), "manager": _manager(pyswarm, data), "agent": _agent(pyswarm, data)}
+    return {name(daemon): made[daemon] for daemon in member.daemons}
 
 
-def _etcd(etcd: str) -> str:
+def _etcd(etcd: str, data: str) -> str:
     return f"""[Unit]
 Description=etcd, the store of pyswarm
 Documentation=man:etcd(1)
+RequiresMountsFor={data}
 Wants=network-online.target
 After=network-online.target
 # Debian's own unit would take the same ports.
@@ -69,17 +70,17 @@ TimeoutStartSec=infinity
 OOMScoreAdjust=-900
 IOSchedulingClass=best-effort
 IOSchedulingPriority=0
-StateDirectory=pyswarm/etcd
-StateDirectoryMode=0700
+ReadWritePaths={data}/etcd
 {_HARDENED}
 [Install]
 WantedBy=multi-user.target
 """
 
 
-def _manager(pyswarm: str) -> str:
+def _manager(pyswarm: str, data: str) -> str:
     return f"""[Unit]
 Description=pyswarm manager
+RequiresMountsFor={data}
 Wants=network-online.target {name("etcd")}
 # It waits for etcd by itself: the order only spares it the wait.
 After=network-online.target {name("etcd")}
@@ -92,19 +93,18 @@ ExecStart={pyswarm} manager run
 WatchdogSec=30s
 {_RESTART}LimitNOFILE=65536
 OOMScoreAdjust=-800
-StateDirectory=pyswarm/manager
-StateDirectoryMode=0700
 # Certificates are renewed in place.
-ReadWritePaths=-{ETC}/tls -{ETC}/etcd-tls
+ReadWritePaths={data}/manager -{ETC}/tls -{ETC}/etcd-tls
 {_HARDENED}
 [Install]
 WantedBy=multi-user.target
 """
 
 
-def _agent(pyswarm: str) -> str:
+def _agent(pyswarm: str, data: str) -> str:
     return f"""[Unit]
 Description=pyswarm agent
+RequiresMountsFor={data}
 Wants=network-online.target
 After=network-online.target nftables.service {name("manager")}
 StartLimitIntervalSec=0
@@ -128,7 +128,6 @@ OOMPolicy=continue
 UMask=0077
 # No Protect*, Private* or ReadWritePaths: each makes a mount namespace of its own, and containers' mounts would end
 # with the agent. No seccomp filter, NoNewPrivileges or capability bound: containers would inherit it.
-StateDirectory={DATA.name}
 RuntimeDirectory=pyswarm
 # Namespaces and exit codes of the containers that outlive it are there.
 RuntimeDirectoryPreserve=yes

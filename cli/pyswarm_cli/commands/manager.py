@@ -39,6 +39,7 @@ DAEMON = Daemon(
         "member_tls_dir": "The same, of the etcd member on this host, for renewal; none by default.",
         "data_dir": "Where this manager keeps files.",
         "metrics_addr": "HOST:PORT of /metrics and /sd, in plain HTTP.",
+        "address_pool": "What networks get their ranges from; the same on all managers.",
         "lease_ttl": "Seconds until a leader that died is replaced.",
         "heartbeat_period": "Between two heartbeats of an agent.",
         "node_down_after": "Without a word for so long, a node is down.",

@@ -14,21 +14,42 @@ _ADVERTISE = click.option(
     "--advertise-addr", "advertised", default="", metavar="ADDRESS", help="This host's IPv4 address for other hosts."
 )
 _SKIP = click.option("--skip-check", is_flag=True, help="Do not check this host first.")
+_DATA = click.option(
+    "--data-dir",
+    default="/var/lib/pyswarm",
+    show_default=True,
+    metavar="PATH",
+    help="Where images, volumes and state are kept, for good.",
+)
 CONTEXT = "default"  # root's, on a manager
 
 
 @click.command("init")
 @_ADVERTISE
+@_DATA
+@click.option(
+    "--default-addr-pool",
+    "address_pool",
+    default="",
+    metavar="CIDR",
+    help="What networks get their ranges from: a private range that hosts do not use.  [default: 10.128.0.0/10]",
+)
 @_SKIP
-def init(advertised: str, skip_check: bool) -> None:
+def init(advertised: str, data_dir: str, address_pool: str, skip_check: bool) -> None:
     """Make this host the first manager of a new cluster."""
     from pyswarm_cli.bootstrap import host, member, steps
+    from pyswarm_manager.allocator.networks import parse_pool
 
+    if address_pool:
+        parse_pool(address_pool)
+    member.check_data_dir(data_dir)
     host.refuse_all_but_root("pyswarm init")
     member.refuse_members()
     if not skip_check:
         _check("manager")
-    made = steps.init(host.own_address(advertised), socket.gethostname(), CONTEXT)
+    made = steps.init(
+        host.own_address(advertised), socket.gethostname(), CONTEXT, data_dir=data_dir, address_pool=address_pool
+    )
     click.echo(f"Cluster made: this host is the manager {made.member.node_id}.")
     _started(made.commands)
     click.echo(f"\nTo add a worker, run there:\n\n    {steps.join_line(made.worker_token, made.member.address)}\n")
@@ -37,10 +58,18 @@ def init(advertised: str, skip_check: bool) -> None:
 
 @click.command("join")
 @click.argument("manager", metavar="HOST[:PORT]")
-@click.option("--token", required=True, metavar="TOKEN", help="From 'pyswarm swarm join-token' on a manager.")
+@click.option(
+    "--token",
+    required=True,
+    envvar="PYSWARM_JOIN_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="From 'pyswarm swarm join-token' on a manager.",
+)
 @_ADVERTISE
+@_DATA
 @_SKIP
-def join(manager: str, token: str, advertised: str, skip_check: bool) -> None:
+def join(manager: str, token: str, advertised: str, data_dir: str, skip_check: bool) -> None:
     """Make this host a node of the cluster that the manager at HOST:PORT is of.
 
     The token says whether as a worker or as a manager. It is sent only to a manager that has proven to be of the
@@ -51,11 +80,12 @@ def join(manager: str, token: str, advertised: str, skip_check: bool) -> None:
 
     parsed = JoinToken.parse(token)
     enroll.join_address(manager)
+    member.check_data_dir(data_dir)
     host.refuse_all_but_root("pyswarm join")
     member.refuse_members()
     if not skip_check:
         _check("agent")
-    made = steps.join(parsed, manager, host.own_address(advertised), socket.gethostname(), CONTEXT)
+    made = steps.join(parsed, manager, host.own_address(advertised), socket.gethostname(), CONTEXT, data_dir=data_dir)
     click.echo(f"This host joined the cluster as the {made.member.role} {made.member.node_id}.")
     _started(made.commands)
 

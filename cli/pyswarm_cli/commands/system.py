@@ -63,3 +63,21 @@ def check(role: str, format_: str) -> None:
     failed = [result for result in results if not result.ok and not result.warns]
     if failed:
         raise exits.Ended(exits.ERROR, f"{len(failed)} of {len(results)} checks failed; the lines above say what to do")
+
+
+@system.command("units")
+@click.option("--check", "pretend", is_flag=True, help="Only name those that differ.")
+def units(pretend: bool) -> None:
+    """Write this host's systemd units anew, as this version of pyswarm has them; print the names of those that changed.
+
+    For upgrades. Nothing is restarted.
+    """
+    from pyswarm_cli.bootstrap import host, member
+    from pyswarm_core.errors import PreconditionFailed
+
+    host.refuse_all_but_root("pyswarm system units")
+    found = member.load()
+    if found is None:
+        raise PreconditionFailed("this host is in no cluster, so it has no units; 'pyswarm init' or 'join' make them")
+    for name in host.refresh_units(found, pretend=pretend):
+        click.echo(name)

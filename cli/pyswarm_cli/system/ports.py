@@ -36,6 +36,9 @@ def vxlan() -> Result:
 
 def _free(number: int, kind: int, title: str) -> Result | None:
     with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            # As daemons do: connections of one that ended linger for a minute, and are in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("0.0.0.0", number))
         except OSError:
@@ -59,8 +62,8 @@ def _holder(number: int) -> tuple[str, bool]:
     for file in ("cmdline", "environ"):
         with suppress(OSError):
             words += Path("/proc", found[2], file).read_bytes()
-    # Of etcd, its data folder tells; Debian's own would not have it.
-    is_own = b"pyswarm_cli" in words or b"/pyswarm\0" in words or b"/var/lib/pyswarm/" in words
+    # Of etcd, its certificates tell; Debian's own would not have them.
+    is_own = b"pyswarm_cli" in words or b"/pyswarm\0" in words or b"/etc/pyswarm/" in words
     return f"{found[1]}, process {found[2]}", is_own
 
 

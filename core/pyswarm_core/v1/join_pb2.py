@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apyswarm_core/v1/join.proto\x12\npyswarm.v1\"p\n\rEnrollRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12,\n\x08requests\x18\x04 \x03(\x0b\x32\x1a.pyswarm.v1.SigningRequest\"/\n\x0eSigningRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"3\n\x11SignedCertificate\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\x90\x01\n\x0e\x45nrollResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x33\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0b\x32\x1d.pyswarm.v1.SignedCertificate\x12\x10\n\x08managers\x18\x04 \x03(\t\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"1\n\rRenewResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\x16\n\x14GetJoinTokensRequest\"&\n\x16RotateJoinTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\">\n\nJoinTokens\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t2G\n\x04Join\x12?\n\x06\x45nroll\x12\x19.pyswarm.v1.EnrollRequest\x1a\x1a.pyswarm.v1.EnrollResponse2\xe4\x01\n\nMembership\x12<\n\x05Renew\x12\x18.pyswarm.v1.RenewRequest\x1a\x19.pyswarm.v1.RenewResponse\x12I\n\rGetJoinTokens\x12 .pyswarm.v1.GetJoinTokensRequest\x1a\x16.pyswarm.v1.JoinTokens\x12M\n\x0fRotateJoinToken\x12\".pyswarm.v1.RotateJoinTokenRequest\x1a\x16.pyswarm.v1.JoinTokensb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apyswarm_core/v1/join.proto\x12\npyswarm.v1\"p\n\rEnrollRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12,\n\x08requests\x18\x04 \x03(\x0b\x32\x1a.pyswarm.v1.SigningRequest\"/\n\x0eSigningRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"3\n\x11SignedCertificate\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\xa6\x01\n\x0e\x45nrollResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x33\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0b\x32\x1d.pyswarm.v1.SignedCertificate\x12\x10\n\x08managers\x18\x04 \x03(\t\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x14\n\x0c\x61\x64\x64ress_pool\x18\x06 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"1\n\rRenewResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\x16\n\x14GetJoinTokensRequest\"&\n\x16RotateJoinTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\">\n\nJoinTokens\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t2G\n\x04Join\x12?\n\x06\x45nroll\x12\x19.pyswarm.v1.EnrollRequest\x1a\x1a.pyswarm.v1.EnrollResponse2\xe4\x01\n\nMembership\x12<\n\x05Renew\x12\x18.pyswarm.v1.RenewRequest\x1a\x19.pyswarm.v1.RenewResponse\x12I\n\rGetJoinTokens\x12 .pyswarm.v1.GetJoinTokensRequest\x1a\x16.pyswarm.v1.JoinTokens\x12M\n\x0fRotateJoinToken\x12\".pyswarm.v1.RotateJoinTokenRequest\x1a\x16.pyswarm.v1.JoinTokensb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +38,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNEDCERTIFICATE']._serialized_start=205
   _globals['_SIGNEDCERTIFICATE']._serialized_end=256
   _globals['_ENROLLRESPONSE']._serialized_start=259
-  _globals['_ENROLLRESPONSE']._serialized_end=403
-  _globals['_RENEWREQUEST']._serialized_start=405
-  _globals['_RENEWREQUEST']._serialized_end=436
-  _globals['_RENEWRESPONSE']._serialized_start=438
-  _globals['_RENEWRESPONSE']._serialized_end=487
-  _globals['_GETJOINTOKENSREQUEST']._serialized_start=489
-  _globals['_GETJOINTOKENSREQUEST']._serialized_end=511
-  _globals['_ROTATEJOINTOKENREQUEST']._serialized_start=513
-  _globals['_ROTATEJOINTOKENREQUEST']._serialized_end=551
-  _globals['_JOINTOKENS']._serialized_start=553
-  _globals['_JOINTOKENS']._serialized_end=615
-  _globals['_JOIN']._serialized_start=617
-  _globals['_JOIN']._serialized_end=688
-  _globals['_MEMBERSHIP']._serialized_start=691
-  _globals['_MEMBERSHIP']._serialized_end=919
+  _globals['_ENROLLRESPONSE']._serialized_end=425
+  _globals['_RENEWREQUEST']._serialized_start=427
+  _globals['_RENEWREQUEST']._serialized_end=458
+  _globals['_RENEWRESPONSE']._serialized_start=460
+  _globals['_RENEWRESPONSE']._serialized_end=509
+  _globals['_GETJOINTOKENSREQUEST']._serialized_start=511
+  _globals['_GETJOINTOKENSREQUEST']._serialized_end=533
+  _globals['_ROTATEJOINTOKENREQUEST']._serialized_start=535
+  _globals['_ROTATEJOINTOKENREQUEST']._serialized_end=573
+  _globals['_JOINTOKENS']._serialized_start=575
+  _globals['_JOINTOKENS']._serialized_end=637
+  _globals['_JOIN']._serialized_start=639
+  _globals['_JOIN']._serialized_end=710
+  _globals['_MEMBERSHIP']._serialized_start=713
+  _globals['_MEMBERSHIP']._serialized_end=941
 # @@protoc_insertion_point(module_scope)

@@ -110,9 +110,12 @@ class EnrollResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     MANAGERS_FIELD_NUMBER: _builtins.int
     ETCD_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_POOL_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """new, and the manager's choice: nobody can ask for another node's"""
     ca_pem: _builtins.bytes
+    address_pool: _builtins.str
+    """CIDR that networks get their ranges from; to managers only"""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedCertificate]: ...
     @_builtins.property
@@ -131,10 +134,11 @@ class EnrollResponse(_message.Message):
         certificates: _abc.Iterable[Global___SignedCertificate] | None = ...,
         managers: _abc.Iterable[_builtins.str] | None = ...,
         etcd_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        address_pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_pem", b"ca_pem", "certificates", b"certificates", "etcd_endpoints", b"etcd_endpoints", "managers", b"managers", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pool", b"address_pool", "ca_pem", b"ca_pem", "certificates", b"certificates", "etcd_endpoints", b"etcd_endpoints", "managers", b"managers", "node_id", b"node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

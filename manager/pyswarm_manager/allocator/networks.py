@@ -16,9 +16,8 @@ from pyswarm_manager.allocator.ranges import (
 from pyswarm_manager.plan import World
 
 DEFAULT_NETWORK = "default"
-DEFAULT_SUBNET = "10.128.0.0/16"
-POOL = parse_range("10.128.0.0/10")
-POOL_STEP = 1 << 16  # the pool is handed out by /16
+POOL = parse_range("10.128.0.0/10")  # unless the cluster was made with another
+POOL_STEP = 1 << 16  # a pool is handed out by /16, and one that is small in sixteenths
 FIRST_VNI = 4097
 LAST_VNI = (1 << 24) - 1
 # What no network may be made of, and why.
@@ -30,10 +29,24 @@ _RESERVED = (
 )
 
 
-def admit(world: World, wanted: spec.NetworkSpec, network_id: str, now: float) -> pb.Network:
+def parse_pool(cidr: str) -> Range:
+    """What networks get their ranges from. InvalidInput: malformed, unusable, or with room for less than two."""
+    pool = parse_range(cidr)
+    if not SMALLEST_PREFIX <= pool.prefix <= LARGEST_PREFIX - 4:
+        raise InvalidInput(
+            f"The address pool {cidr} cannot be used: it must be between a /{SMALLEST_PREFIX} and a "
+            f"/{LARGEST_PREFIX - 4}, for sixteen networks or more."
+        )
+    for reserved, why in _RESERVED:
+        if pool.overlaps(reserved):
+            raise InvalidInput(f"The address pool {cidr} cannot be used: {reserved.cidr} {why}. Use a private range.")
+    return pool
+
+
+def admit(world: World, wanted: spec.NetworkSpec, network_id: str, now: float, pool: Range = POOL) -> pb.Network:
     """The complete network. InvalidInput: a malformed or unusable subnet. AlreadyExists: it overlaps a network or the
     underlay. PreconditionFailed: the pool or the VNIs are used up. The name was checked before (`api.admission`)."""
-    subnet = _given(world, wanted.subnet) if wanted.subnet else _pick(world)
+    subnet = _given(world, wanted.subnet) if wanted.subnet else _pick(world, pool)
     complete = spec.NetworkSpec()
     complete.CopyFrom(wanted)
     complete.subnet = subnet.cidr
@@ -46,15 +59,10 @@ def admit(world: World, wanted: spec.NetworkSpec, network_id: str, now: float) -
     )
 
 
-def default_network(world: World, network_id: str, now: float) -> pb.Network:
-    """The network `default`, which every service joins unless told otherwise: made once, when a cluster starts.
-
-    Another part of the pool is taken where 10.128.0.0/16 is the underlay's.
-    """
-    wanted = spec.NetworkSpec(name=DEFAULT_NETWORK)
-    if not _taken_by(world, parse_range(DEFAULT_SUBNET)):
-        wanted.subnet = DEFAULT_SUBNET
-    return admit(world, wanted, network_id, now)
+def default_network(world: World, network_id: str, now: float, pool: Range = POOL) -> pb.Network:
+    """The network `default`, which every service joins unless told otherwise: made once, when a cluster starts, of the
+    pool's first part that is not the underlay's."""
+    return admit(world, spec.NetworkSpec(name=DEFAULT_NETWORK), network_id, now, pool)
 
 
 def _given(world: World, cidr: str) -> Range:
@@ -73,21 +81,22 @@ def _given(world: World, cidr: str) -> Range:
     return subnet
 
 
-def _pick(world: World) -> Range:
+def _pick(world: World, pool: Range) -> Range:
     """The next free part of the pool after that of the network made last, wrapping around, so that a range whose
     network has just gone is not used again while a slow node may still have routes for it."""
-    count = POOL.size // POOL_STEP
+    size = min(POOL_STEP, pool.size // 16)
+    count = pool.size // size
     latest, last = (-1.0, ""), -1
     for network in world.networks.values():
         first = parse_range(network.spec.subnet).first
-        if first in POOL and (network.created_at, network.id) > latest:
-            latest, last = (network.created_at, network.id), (first - POOL.first) // POOL_STEP
+        if first in pool and (network.created_at, network.id) > latest:
+            latest, last = (network.created_at, network.id), (first - pool.first) // size
     for step in range(1, count + 1):
-        candidate = Range(POOL.first + (last + step) % count * POOL_STEP, POOL_STEP)
+        candidate = Range(pool.first + (last + step) % count * size, size)
         if not _taken_by(world, candidate):
             return candidate
     raise PreconditionFailed(
-        f"All {count} ranges of the address pool {POOL.cidr} are in use: name a range outside of it with --subnet, or "
+        f"All {count} ranges of the address pool {pool.cidr} are in use: name a range outside of it with --subnet, or "
         "remove a network that no service uses."
     )
 

@@ -7,6 +7,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.allocator import networks, nodes
 from pyswarm_manager.allocator.networks import DEFAULT_NETWORK
+from pyswarm_manager.allocator.ranges import Range
 from pyswarm_manager.allocator.service import may_go_back
 from pyswarm_manager.api.names import check_labels, check_name, check_node_labels
 from pyswarm_manager.plan import Delete, Put, World, Write, changed
@@ -45,7 +46,9 @@ def remove_node(world: World, node: pb.Node, *, force: bool) -> tuple[Write, ...
     return nodes.forget(world, node)
 
 
-def create_network(world: World, wanted: spec.NetworkSpec, network_id: str, now: float) -> pb.Network:
+def create_network(
+    world: World, wanted: spec.NetworkSpec, network_id: str, now: float, pool: Range = networks.POOL
+) -> pb.Network:
     """InvalidInput, AlreadyExists (name, range), PreconditionFailed (nothing left to give)."""
     check_name("network", wanted.name)
     check_labels("label", wanted.labels)
@@ -53,7 +56,7 @@ def create_network(world: World, wanted: spec.NetworkSpec, network_id: str, now:
         if other.spec.name == wanted.name:
             state = "is still being removed: try again in a moment" if other.removing else "exists"
             raise AlreadyExists(f"A network {wanted.name} {state}.")
-    return networks.admit(world, wanted, network_id, now)
+    return networks.admit(world, wanted, network_id, now, pool)
 
 
 def remove_network(world: World, network: pb.Network) -> Write | None:

@@ -17,7 +17,8 @@ from pyswarm_core.tls import peer_identity
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
-from pyswarm_manager.allocator.networks import DEFAULT_NETWORK
+from pyswarm_manager.allocator.networks import DEFAULT_NETWORK, POOL
+from pyswarm_manager.allocator.ranges import Range
 from pyswarm_manager.api import admission_nodes, refs, views
 from pyswarm_manager.api.admissions import Admissions, Decision
 from pyswarm_manager.api.logs import LogReader
@@ -44,6 +45,7 @@ class Cluster:
     leader: Callable[[], pb.Leader | None]
     is_connected: Callable[[], bool]  # to the store
     managers: Callable[[], Awaitable[dict[str, str]]]  # that live: id → HOST:PORT of its API
+    pool: Range = POOL  # what networks get their ranges from
 
 
 class ControlServicer(control_grpc.ControlServicer):
@@ -172,7 +174,8 @@ class ControlServicer(control_grpc.ControlServicer):
         network_id = new_id(self._rng)
 
         def decide(world: World) -> Decision[None]:
-            return [Put(admission_nodes.create_network(world, request.spec, network_id, self._clock.now()))], None
+            now, pool = self._clock.now(), self._cluster.pool
+            return [Put(admission_nodes.create_network(world, request.spec, network_id, now, pool))], None
 
         await self._admissions.admit(decide)
         return refs.network(self._world, network_id)

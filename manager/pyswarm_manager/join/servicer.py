@@ -34,18 +34,20 @@ AFTER_A_WRONG_SECRET = 1.0  # seconds until it is answered
 
 
 class JoinServicer(rpc.JoinServicer):
-    """`managers`: those that live, id → HOST:PORT. `etcd`: HOST:PORT of its members."""
+    """`managers`: those that live, id → HOST:PORT. `etcd`: HOST:PORT of its members. `address_pool`: CIDR."""
 
     def __init__(
         self,
         vault: Vault,
         managers: Callable[[], Awaitable[dict[str, str]]],
         etcd: Sequence[str],
+        address_pool: str,
         rng: random.Random,
     ) -> None:
         self._vault = vault
         self._managers = managers
         self._etcd = etcd
+        self._address_pool = address_pool
         self._rng = rng
 
     async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
@@ -84,6 +86,7 @@ class JoinServicer(rpc.JoinServicer):
             certificates=signed,
             managers=sorted((await self._managers()).values()),
             etcd_endpoints=self._etcd if kind == "manager" else [],
+            address_pool=self._address_pool if kind == "manager" else "",
         )
 
 

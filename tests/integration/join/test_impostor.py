@@ -84,7 +84,7 @@ async def test_the_real_one_signs_what_the_token_is_for() -> None:
     import random
 
     manager = REAL.issue(common_name="m", role="manager")
-    servicer = JoinServicer(vault, managers, ["10.0.0.1:2379"], random.SystemRandom())
+    servicer = JoinServicer(vault, managers, ["10.0.0.1:2379"], "10.128.0.0/10", random.SystemRandom())
     async with serving(servicer, manager.key_pem, manager.cert_pem + REAL.ca_pem) as where:
         found = {}
         for role in ("worker", "manager"):

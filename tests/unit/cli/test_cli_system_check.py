@@ -78,6 +78,18 @@ def test_default_link(lines: list[str], link: str) -> None:
 
 
 @needs_root
+def test_what_lingers_of_a_daemon_that_ended_is_in_nobodys_way() -> None:
+    ended = (
+        "import socket; s=socket.create_server(('127.0.0.1',2379)); c=socket.create_connection(('127.0.0.1',2379)); "
+        "a,_=s.accept(); a.close(); c.close()"
+    )
+    _, found = _check(
+        f'ip link set lo up; "{sys.executable}" -c "{ended}"; ss -tan | grep -q TIME-WAIT || exit 9', "manager"
+    )
+    assert found["TCP port 2379"]["ok"]
+
+
+@needs_root
 def test_own_daemons_may_have_the_ports() -> None:
     listener = (
         f'"{sys.executable}" -c "import socket,time; s=socket.create_server((\'127.0.0.1\',9378)); '

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm_core import systemd
+from pyswarm_core.systemd import Notifier
 
 
 async def _heard(path: str, count: int) -> list[str]:
@@ -18,7 +18,7 @@ async def _heard(path: str, count: int) -> list[str]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.setblocking(False)
         listening.bind("\0" + path[1:] if path.startswith("@") else path)
-        daemon = asyncio.create_task(systemd.keep_alive())
+        daemon = asyncio.create_task(Notifier.take().keep_alive())
         heard = [(await asyncio.wait_for(loop.sock_recv(listening, 100), 5)).decode() for _ in range(count)]
         daemon.cancel()
         await asyncio.gather(daemon, return_exceptions=True)
@@ -50,6 +50,15 @@ async def test_without_a_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_not_for_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "20000")
     monkeypatch.setenv("WATCHDOG_PID", "1")
-    assert systemd.watchdog_period() is None
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
-    systemd.notify("READY=1")
+    notifier = Notifier.take()
+    assert notifier.period is None
+    notifier.notify("READY=1")
+
+
+def test_children_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.setenv(name, "1")
+    Notifier.take()
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)
+    assert Notifier.take() == Notifier("", None)

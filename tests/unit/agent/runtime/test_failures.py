@@ -30,7 +30,7 @@ RUNC = (
     ],
 )
 def test_sentences(message: str, sentence: str, final: bool) -> None:
-    failure = translate(message, "create")
+    failure = translate(message, "created")
     assert sentence in str(failure)
     assert failure.final is final
     assert "\n" not in str(failure)

@@ -11,7 +11,7 @@ from tests.support.world import FakeWorld
 from pyswarm_core.errors import AlreadyExists, InvalidInput, PreconditionFailed
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.allocator.networks import LAST_VNI, admit, default_network
+from pyswarm_manager.allocator.networks import LAST_VNI, admit, default_network, parse_pool
 from pyswarm_manager.allocator.nodes import HIGHEST, forget, number, underlay_conflict
 from pyswarm_manager.allocator.ranges import layout, parse_range, to_int, to_text
 from pyswarm_manager.plan import Plan
@@ -152,3 +152,28 @@ def test_parse_range_is_exact() -> None:
     assert parse_range("10.0.0.0/8").cidr == "10.0.0.0/8"
     assert to_int("10.255.255.255") in parse_range("10.0.0.0/8")
     assert to_int("11.0.0.0") not in parse_range("10.0.0.0/8")
+
+
+def test_networks_come_from_the_clusters_own_pool() -> None:
+    world = FakeWorld()
+    pool = parse_pool("10.192.0.0/12")
+    world.put(default_network(world, "d", 1.0, pool))
+    assert world.networks["d"].spec.subnet == "10.192.0.0/16"
+    assert admit(world, spec.NetworkSpec(name="b"), "b", 2.0, pool).spec.subnet == "10.193.0.0/16"
+
+
+def test_a_small_pool_has_sixteen_networks() -> None:
+    world = FakeWorld()
+    pool = parse_pool("172.20.0.0/16")
+    for index in range(16):
+        network = admit(world, spec.NetworkSpec(name=f"n{index}"), f"n{index}", float(index), pool)
+        assert network.spec.subnet == f"172.20.{16 * index}.0/20"
+        world.put(network)
+    with pytest.raises(PreconditionFailed, match="All 16 ranges of the address pool"):
+        admit(world, spec.NetworkSpec(name="more"), "more", 20.0, pool)
+
+
+@pytest.mark.parametrize("pool", ["10.0.0.0/7", "10.0.0.0/23", "127.0.0.0/8", "169.254.0.0/16", "10.0.0.1/16", "ten"])
+def test_what_is_no_pool(pool: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_pool(pool)
