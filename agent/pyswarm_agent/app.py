@@ -30,6 +30,7 @@ from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.logs.reader import LogReader
 from pyswarm_agent.logs.rotation import LogRotator
+from pyswarm_agent.membership.host import HostMembership
 from pyswarm_agent.metrics_agent import AgentFigures
 from pyswarm_agent.network.inputs import GATEWAY
 from pyswarm_agent.network.node import NodeNetwork
@@ -43,6 +44,7 @@ from pyswarm_agent.tasks.request import Here
 from pyswarm_core import tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import configure, get_logger
+from pyswarm_core.membership import member
 from pyswarm_core.scrape import http
 from pyswarm_core.systemd import Notifier
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -102,6 +104,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         publisher = LogPublisher(reader, connector.dispatcher, node_id)
         lives.push_async_callback(publisher.close)
 
+        membership = HostMembership(settings.record, connector.channel)
+        records = Records(journal)
+
         def hello() -> wire.Hello:
             return wire.Hello(
                 node_id=node_id,
@@ -113,7 +118,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         figures = AgentFigures(settings, hostname, network, dns)
         parts = Parts(
-            records=Records(journal),
+            records=records,
             runtime=runtime,
             images=images,
             links=links,
@@ -126,11 +131,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             publisher=publisher,
             here=Here(node_id, hostname, GATEWAY, resolvers.search(), app_host.platform().architecture),
             hello=hello,
+            stands=membership.stands,
             booted_at=app_host.booted_at(Path("/proc/stat").read_text()),
         )
-        agent = Agent(parts, Dialer(settings.manager_endpoints, random.SystemRandom()), observe=figures.metrics.applied)
+        dialer = Dialer(settings.manager_endpoints, random.SystemRandom())
+        dialer.learn(_managers_known(records, settings))
+        agent = Agent(parts, dialer, observe=figures.metrics.applied)
         figures.attach(agent)
-        log.info("agent started", node=node_id, address=address, managers=settings.manager_endpoints)
+        membership.listen(agent.session.renew)
+        log.info("agent started", node=node_id, address=address, managers=dialer.managers)
         try:
             async with _scrapes(settings.metrics_addr, figures.metrics):
                 await run_together(
@@ -139,12 +148,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     LogRotator(runtime.rotated_logs).run(),
                     _answer_names(dns),
                     notifier.keep_alive(),
+                    membership.run(),
                     certificates.keep_fresh(
-                        settings.tls_dir, connector.channel, settings.manager_endpoints, random.SystemRandom()
+                        settings.tls_dir, connector.channel, lambda: dialer.managers, random.SystemRandom()
                     ),
                 )
         finally:
             log.info("agent stopped", node=node_id)
+
+
+def _managers_known(records: Records, settings: Settings) -> tuple[str, ...]:
+    """By the last word of a manager. The journal may have been lost with its disk, the record is on another."""
+    standing = records.standing
+    if standing is not None and standing.managers:
+        return tuple(standing.managers)
+    found = member.load(settings.record)
+    return found.managers if found is not None else ()
 
 
 @asynccontextmanager

@@ -67,6 +67,7 @@ class Parts:
     here: Here
     hello: Callable[[], wire.Hello]
     booted_at: float = 0.0  # unix seconds
+    stands: Callable[[wire.Standing], None] = lambda standing: None  # told what this node is to be, and who manages
 
 
 class Agent:
@@ -156,6 +157,20 @@ class Agent:
             if update.HasField("adopted"):
                 # Taken over, or refused: then the next update says that it is not to be here.
                 self._parts.records.set_made_here(update.task_id, 0)
+
+    def stands(self, standing: wire.Standing) -> None:
+        self._parts.records.set_standing(standing)
+        self._parts.stands(standing)
+
+    def removed(self) -> None:
+        """Nobody will ever ask for these containers again: they are stopped, and nobody is sent here or from here."""
+        if not self.tasks.lives() and not self.view.endpoints:
+            return
+        log.warning("this node was removed from its cluster: its containers are stopped", tasks=len(self.tasks.lives()))
+        self.tasks.assign((), (), complete=True, keep=frozenset())
+        self.view.assigned(wire.AssignmentUpdate(complete=True))
+        self.view.balanced(wire.EndpointUpdate(complete=True))
+        self.applier.changed()
 
     def logs_wanted(self, request: wire.LogRequest, address: str) -> None:
         self._parts.publisher.start(request, address)

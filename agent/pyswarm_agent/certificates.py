@@ -19,7 +19,7 @@ ANSWER_WITHIN = 15.0  # seconds
 class RemoteSigner:
     """`channel`: to HOST:PORT, with the certificate as it is now."""
 
-    def __init__(self, channel: Callable[[str], grpc.aio.Channel], managers: Sequence[str]) -> None:
+    def __init__(self, channel: Callable[[str], grpc.aio.Channel], managers: Callable[[], Sequence[str]]) -> None:
         self._channel = channel
         self._managers = managers
 
@@ -31,7 +31,7 @@ class RemoteSigner:
         from pyswarm_core.v1 import join_pb2_grpc as rpc
 
         reason = ""
-        for address in self._managers:
+        for address in self._managers():
             channel = self._channel(address)
             try:
                 answer = await rpc.MembershipStub(channel).Renew(
@@ -46,14 +46,9 @@ class RemoteSigner:
 
 
 async def keep_fresh(
-    tls_dir: Path, channel: Callable[[str], grpc.aio.Channel], managers: Sequence[str], rng: random.Random
+    tls_dir: Path, channel: Callable[[str], grpc.aio.Channel], managers: Callable[[], Sequence[str]], rng: random.Random
 ) -> None:
     """For ever."""
-    import asyncio
-
     from pyswarm_core import renewal
-    from pyswarm_core.tls import Identity
 
-    if Identity.load(tls_dir).subject.role != "worker":
-        await asyncio.Event().wait()
-    await renewal.keep_fresh(tls_dir, RemoteSigner(channel, managers), rng)
+    await renewal.keep_fresh(tls_dir, RemoteSigner(channel, managers), rng, only="worker")

@@ -22,7 +22,7 @@ from pyswarm_core.v1 import spec_pb2 as spec
 log = get_logger("agent.journal")
 M = TypeVar("M", bound=Message)
 
-LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, MADE_HERE = (
+LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, STANDING, MADE_HERE = (
     "life",
     "fence",
     "endpoints",
@@ -30,6 +30,7 @@ LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, MADE_HERE = (
     "nodes",
     "settled",
     "welcome",
+    "standing",
     "made_here",
 )
 
@@ -154,6 +155,13 @@ class Records:
 
     def set_welcome(self, welcome: wire.Welcome) -> None:
         self._journal.put(WELCOME, "", welcome.SerializeToString())
+
+    @property
+    def standing(self) -> wire.Standing | None:
+        return self._one(STANDING, wire.Standing)
+
+    def set_standing(self, standing: wire.Standing) -> None:
+        self._journal.put(STANDING, "", standing.SerializeToString())
 
     def networks(self) -> dict[str, pb.Network]:
         return self._all(NETWORK, pb.Network)

@@ -25,11 +25,13 @@ SAY_AGAIN = 30.0  # seconds between two log lines about managers that stay away
 
 
 class SessionOver(Exception):
-    """Why a session ended; one clause. `leader`: who leads instead, where that was said."""
+    """Why a session ended; one clause. `leader`: who leads instead, where that was said. `removed`: this node is no
+    member any more, and never will be with this certificate."""
 
-    def __init__(self, why: str, *, leader: str | None = None) -> None:
+    def __init__(self, why: str, *, leader: str | None = None, removed: bool = False) -> None:
         super().__init__(why)
         self.leader = leader
+        self.removed = removed
 
 
 class Stream(Protocol):
@@ -63,6 +65,11 @@ class Listener(Protocol):
     def assigned(self, update: wire.AssignmentUpdate) -> None: ...
     def balanced(self, update: wire.EndpointUpdate, mark: Mark) -> None: ...
     def stored(self, updates: list[wire.StatusUpdate]) -> None: ...
+    def stands(self, standing: wire.Standing) -> None: ...
+    def removed(self) -> None:
+        """The user has removed this node. May come again and again."""
+        ...
+
     def logs_wanted(self, request: wire.LogRequest, address: str) -> None: ...
     def logs_cancelled(self, request_id: str) -> None: ...
 
@@ -91,12 +98,18 @@ class Session:
         self._assignment_seq = 0
         self._endpoint_seq = 0
         self._said_at = -SAY_AGAIN
+        self._is_stale = False
         self.address = ""  # of the manager that this agent is connected to, "" = none
         self.lost_at: float | None = clock()  # since when there is no session; None = there is one
 
     def confirm(self, mark: Mark) -> None:
         """This update is in the kernel."""
         self._confirm = mark
+        self._box.changed.set()
+
+    def renew(self) -> None:
+        """This node's certificate is another: the session ends, and the next one begins with it."""
+        self._is_stale = True
         self._box.changed.set()
 
     async def run(self) -> None:
@@ -108,6 +121,8 @@ class Session:
             try:
                 await self._one(address)
             except SessionOver as over:
+                if over.removed:
+                    self._listener.removed()
                 if over.leader is not None:
                     self._dialer.redirected(over.leader)
                 elif not self.address:
@@ -195,6 +210,9 @@ class Session:
                 self._listener.balanced(update, Mark(self._count, update.seq, update.revision))
             case "status_ack":
                 self._listener.stored(self._box.stored(message.status_ack.batches))
+            case "standing":
+                self._dialer.learn(message.standing.managers)
+                self._listener.stands(message.standing)
             case "logs":
                 self._listener.logs_wanted(message.logs, self.address)
             case "cancel_logs":
@@ -222,6 +240,9 @@ class Session:
                 except TimeoutError:
                     pass
             changed.clear()
+            if self._is_stale:
+                self._is_stale = False
+                raise SessionOver("this node has another certificate now")
             for message in self._owed():
                 await stream.write(message)
                 self._heartbeat_at = self._clock() + self._period

@@ -18,14 +18,27 @@ GROWTH = 1.4
 
 class Dialer:
     def __init__(self, managers: Sequence[str], rng: random.Random) -> None:
-        """`managers`: HOST:PORT, at least one."""
-        self._managers = list(managers)
+        """`managers`: HOST:PORT, at least one. They are tried for ever, after those that are learnt."""
+        self._first = tuple(dict.fromkeys(managers))
+        self._managers = list(self._first)
         self._rng = rng
         self._next = 0
         self._hint = ""
         self._is_hinted = False  # the address that was last given out
         self._failures = 0
         self._unanswered = 0  # dials since a manager has answered
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        """HOST:PORT of all that are known, the likeliest first."""
+        at = self._next % len(self._managers)
+        return (*self._managers[at:], *self._managers[:at])
+
+    def learn(self, managers: Sequence[str]) -> None:
+        """Who manages the cluster by a manager's own word."""
+        current = self._managers[self._next % len(self._managers)]
+        self._managers = list(dict.fromkeys((*managers, *self._first)))
+        self._next = self._managers.index(current) if current in self._managers else 0
 
     def next(self) -> tuple[str, float]:
         """(address, seconds to wait before dialling it)."""

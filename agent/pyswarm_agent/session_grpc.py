@@ -114,6 +114,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise SessionOver(error.details() or error.code().name) from error
+        trailing = error.trailing_metadata() or ()
+        removed = any(key == "pyswarm-removed" for key, _ in trailing)
+        raise SessionOver(error.details() or error.code().name, removed=removed) from error
     except asyncio.InvalidStateError as error:
         raise SessionOver("the stream is closed") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyswarm_core.errors import InvalidInput
+from pyswarm_core.membership.member import RECORD
 
 MANAGER_PORT = 2377
 ROLES = ("worker", "manager")
@@ -19,6 +20,7 @@ class Settings:
 
     managers: tuple[str, ...]  # HOST:PORT or HOST
     tls_dir: Path = Path("/etc/pyswarm/tls")  # ca.pem, cert.pem, key.pem
+    record: Path = RECORD  # of this host's membership, by `init` or `join`; it may be missing
     data_dir: Path = Path("/var/lib/pyswarm")  # agent/ (journal), images/, tasks/, volumes/: survives a reboot
     run_dir: Path = Path("/run/pyswarm")  # netns/, containers/: does not
     address: str = ""  # underlay IPv4 by which other nodes reach this host; "" = the one that leads to the managers

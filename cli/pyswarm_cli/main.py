@@ -21,6 +21,7 @@ OBJECTS = {
     "system": Lazy("pyswarm_cli.commands.system:system", "Show the cluster, check this machine"),
     "lab": Lazy("pyswarm_cli.commands.lab:lab", "A whole cluster on this machine, to try things out"),
     "manager": Lazy("pyswarm_cli.commands.manager:manager", "Run the manager daemon"),
+    "etcd": Lazy("pyswarm_cli.commands.etcd:etcd", "Run etcd, the store's daemon"),
     "agent": Lazy("pyswarm_cli.commands.agent:agent", "Run the agent daemon"),
     "swarm": Lazy("pyswarm_cli.commands.swarm:swarm", "Make a cluster, join it, leave it"),
     "init": Lazy("pyswarm_cli.commands.swarm:init", "Make this host the first manager of a new cluster"),

@@ -8,7 +8,7 @@ PREFIX = "/pyswarm/v1/"
 LEADER_KEY = PREFIX + "leader"
 DISCOVERY_PREFIX = "/pyswarm/discovery/"  # JSON, for outsiders: /pyswarm/discovery/services/<name>
 
-Stored = pb.Service | pb.Task | pb.Node | pb.Network | pb.Rollout | pb.RegistryAuth
+Stored = pb.Service | pb.Task | pb.Node | pb.Network | pb.Rollout | pb.RegistryAuth | pb.Manager | pb.RemovedNode
 
 MESSAGES: dict[str, type[Stored]] = {
     "service": pb.Service,
@@ -17,6 +17,8 @@ MESSAGES: dict[str, type[Stored]] = {
     "network": pb.Network,
     "rollout": pb.Rollout,
     "registryauth": pb.RegistryAuth,
+    "manager": pb.Manager,
+    "removed": pb.RemovedNode,
 }
 KIND_OF: dict[type[Stored], str] = {message: kind for kind, message in MESSAGES.items()}
 

@@ -32,15 +32,24 @@ def renewal_time(valid_from: float, valid_to: float, fraction: float) -> float:
 
 
 async def keep_fresh(
-    folder: Path, sign: Sign, rng: random.Random, renewed: Callable[[Identity], Awaitable[None]] | None = None
+    folder: Path,
+    sign: Sign,
+    rng: random.Random,
+    renewed: Callable[[Identity], Awaitable[None]] | None = None,
+    only: str = "",
 ) -> None:
-    """For ever. What fails is logged, and tried again: the certificate is good for a long time yet. `renewed`: told
-    each time, for those who keep connections."""
+    """For ever. What fails is logged, and tried again: the certificate is good for a long time yet.
+
+    `renewed`: told each time, for those who keep connections. `only`: leaves certificates of other roles alone; that of
+    the folder may change."""
     retry = RETRY
     fraction = rng.random()
     while True:
         try:
             identity = Identity.load(folder)
+            if only and identity.subject.role != only:
+                await asyncio.sleep(LOOK_AGAIN)
+                continue
             due = renewal_time(*validity_of(identity.cert_pem), fraction) - time()
             if due > 0:
                 await asyncio.sleep(min(due, LOOK_AGAIN))

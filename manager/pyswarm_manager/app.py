@@ -11,18 +11,17 @@ import asyncio
 import gc
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
 
 from pyswarm_core import tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
-from pyswarm_core.etcd.cluster import Cluster as EtcdMembers
+from pyswarm_core.etcd.client import Client
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
-from pyswarm_core.store.base import Store
 from pyswarm_core.systemd import Notifier
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
@@ -36,10 +35,14 @@ from pyswarm_manager.clock import SystemClock
 from pyswarm_manager.core import Core
 from pyswarm_manager.health import Health
 from pyswarm_manager.join.authorize import AuthorizationInterceptor
-from pyswarm_manager.join.learner import promote_own
+from pyswarm_manager.join.departures import Departures
 from pyswarm_manager.join.renewal import keep_fresh
 from pyswarm_manager.join.servicer import JoinServicer, MembershipServicer
 from pyswarm_manager.join.vault import SEED, Vault
+from pyswarm_manager.members import follow
+from pyswarm_manager.members.etcd import EtcdMembers
+from pyswarm_manager.members.keeper import Keeper
+from pyswarm_manager.roster import api_addresses
 from pyswarm_manager.settings import Settings, split_address
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
@@ -49,6 +52,7 @@ log = get_logger("manager.app")
 MAX_MESSAGE = 256 << 20  # bytes
 MAX_ENROLMENT = 64 << 10  # bytes, from hosts that have proven nothing yet
 JOINS_AT_ONCE = 64
+PROBE_WITHIN = 1.5  # seconds for one of etcd's members to say how it is
 STOP_GRACE = 0.5  # seconds for calls in flight
 RESIGN_WITHIN = 1.0  # seconds; without it the lease runs out
 SERVER_OPTIONS = (
@@ -89,16 +93,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """The manager, until `stop` is set. PreconditionFailed, NotFound: its certificates or addresses are not right."""
     identity = _identity(settings)
     etcd_identity = tls.Identity.load(settings.etcd_tls_dir) if settings.etcd_tls_dir else identity
-    store = EtcdStore.connect(settings.etcd_endpoints, etcd_identity)
-    manager = Manager(settings, identity, store)
+    endpoints = dict.fromkeys((*follow.remembered(settings.data_dir), *settings.etcd_endpoints))
+    store = EtcdStore.connect(list(endpoints), etcd_identity)
+    probes = Client(list(endpoints), etcd_identity, timeout=PROBE_WITHIN)
+    manager = Manager(settings, identity, store, probes)
     host, _ = split_address(settings.advertise, "advertised")
 
     async def renewed(fresh: tls.Identity) -> None:
         manager.identity = fresh
         if not settings.etcd_tls_dir:
             store.client.renew(fresh)
+            probes.renew(fresh)
 
-    beside = [asyncio.create_task(promote_own(EtcdMembers(store.client), host))]
+    beside = []
+    if manager.keeper is not None:
+        beside.append(asyncio.create_task(follow.follow(store.client, host, settings.data_dir)))
+        beside.append(asyncio.create_task(manager.keeper.run()))
     if settings.join_listen:  # a cluster that signs for itself
         fresh = keep_fresh(manager.vault, settings.tls_dir, settings.member_tls_dir, renewed, random.SystemRandom())
         beside.append(asyncio.create_task(fresh))
@@ -109,17 +119,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await store.close()
+        await probes.close()
         log.info("manager stopped", manager=settings.manager_id)
 
 
 class Manager:
-    """The core with its sockets, and their lives. `store`: bare; it is metered here."""
+    """The core with its sockets, and their lives. `store`: bare; it is metered here. `probes`: for how etcd's members
+    are."""
 
-    def __init__(self, settings: Settings, identity: tls.Identity, store: Store) -> None:
+    def __init__(self, settings: Settings, identity: tls.Identity, store: EtcdStore, probes: Client) -> None:
         self._settings = settings
         self.identity = identity  # replaced when it is renewed
         self._store = store
         self.vault = Vault(store)
+        self.keeper: Keeper | None = None
         self._health = Health()
         world = CachedWorld()
         figures = metrics.Figures(
@@ -131,6 +144,9 @@ class Manager:
             managers=lambda: presence.living(store),
         )
         self.metrics = metrics.Metrics(world, figures, _certificates(settings))
+        if settings.member_tls_dir is not None:  # etcd is beside the managers
+            etcd = EtcdMembers(store.client, probes)
+            self.keeper = Keeper(etcd, world, settings.manager_id, self._leads, SystemClock())
         self._core = Core(
             settings,
             metrics.MeteredStore(store, self.metrics.observe_call),
@@ -141,6 +157,7 @@ class Manager:
             random.SystemRandom(),
             led=self._led,
             observe=self.metrics.observe_loop,
+            keeper=self.keeper,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -187,11 +204,22 @@ class Manager:
 
     def _server(self) -> grpc.aio.Server:
         settings = self._settings
-        interceptors = [self.metrics.rpc, AuthorizationInterceptor(), ErrorInterceptor()]
+        interceptors = [self.metrics.rpc, AuthorizationInterceptor(self._refusal_of_removed), ErrorInterceptor()]
         server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
         control_grpc.add_ControlServicer_to_server(self._core.control, server)
         wire_grpc.add_DispatcherServicer_to_server(self._core.dispatcher, server)
-        membership = MembershipServicer(self.vault, self._core.world, settings.advertise)
+        core = self._core
+        departures = Departures(core.world, core.admissions, core.control.may_become, self.keeper, SystemClock())
+        membership = MembershipServicer(
+            self.vault,
+            core.world,
+            settings.advertise,
+            departures,
+            self.keeper,
+            self._managers,
+            self._etcd_endpoints,
+            settings.address_pool,
+        )
         join_grpc.add_MembershipServicer_to_server(membership, server)
         self._health.add_to(server)
         return _listening(server, settings.listen, tls.renewing_server_credentials(lambda: self.identity))
@@ -207,11 +235,7 @@ class Manager:
             maximum_concurrent_rpcs=JOINS_AT_ONCE,
         )
         joining = JoinServicer(
-            self.vault,
-            lambda: presence.managers(self._store),
-            settings.etcd_endpoints,
-            settings.address_pool,
-            random.SystemRandom(),
+            self.vault, self._managers, self._etcd_endpoints, settings.address_pool, random.SystemRandom()
         )
         join_grpc.add_JoinServicer_to_server(joining, server)
         return _listening(
@@ -241,6 +265,26 @@ class Manager:
             except grpc.aio.AioRpcError as error:
                 log.info("the leader refused logs", leader=address, reason=error.details())
                 raise StoreUnavailable(error.details() or "The leader does not answer: try again.") from None
+
+    def _leads(self) -> bool:
+        return self._core.term is not None
+
+    def _managers(self) -> Sequence[str]:
+        """HOST:PORT of each one's API, this one among them."""
+        world = self._core.world
+        return sorted({*api_addresses(world.nodes, world.managers), self._settings.advertise})
+
+    def _etcd_endpoints(self) -> Sequence[str]:
+        return self._store.client.endpoints
+
+    def _refusal_of_removed(self, node_id: str) -> str:
+        node = self._core.world.removed.get(node_id)
+        if node is None:
+            return ""
+        return (
+            f"The node {node.hostname or node.id} was removed from this cluster: run 'pyswarm leave --force' there, "
+            "and then 'pyswarm join', to make it a node again."
+        )
 
     async def _led(self, is_leading: bool) -> None:
         if is_leading:

@@ -17,12 +17,13 @@ from pyswarm_core.store.base import Store
 from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager import planners
 from pyswarm_manager.allocator.networks import parse_pool
 from pyswarm_manager.api.admissions import Admissions
 from pyswarm_manager.api.logs import LogReader
 from pyswarm_manager.api.resolve import Resolver
-from pyswarm_manager.api.servicer import Cluster, ControlServicer
+from pyswarm_manager.api.servicer import Cluster, ControlServicer, Members
 from pyswarm_manager.api.services import Services
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.logs import LogBroker
@@ -55,9 +56,10 @@ class Core:
         led: Callable[[bool], Awaitable[None]],
         observe: Callable[[str, float, float], None] | None = None,
         monotonic: Callable[[], float] = boot_time,
+        keeper: Members | None = None,
     ) -> None:
         """`led`: told when agents' sessions may come, and when no more. `observe`: see KeyQueue. `monotonic`: seconds,
-        for the election, and for agents' silence."""
+        for the election, and for agents' silence. `keeper`: of etcd's members, where managers look after them."""
         self.world = world
         self.cache = WatchCache(store, world)
         self.term: LeaderTerm | None = None
@@ -76,17 +78,18 @@ class Core:
         self._election = Election(store, own, ttl=settings.lease_ttl, clock=monotonic)
         self._presence = Presence(store, own, clock)
         self.dispatcher = DispatcherServicer(self.leader_address)
-        admissions = Admissions(store, world, self.cache.wait_for, rng)
-        services = Services(world, admissions, resolver, clock, rng)
+        self.admissions = Admissions(store, world, self.cache.wait_for, rng)
+        services = Services(world, self.admissions, resolver, clock, rng)
         cluster = Cluster(
             settings.manager_id,
             leader=lambda: self.cache.leader,
             is_connected=lambda: self.cache.connected,
             managers=lambda: managers(store),
             pool=parse_pool(settings.address_pool),
+            members=keeper,
         )
         logs = LogReader(world, self._broker, forward_logs, clock)
-        self.control = ControlServicer(world, cluster, admissions, services, logs, clock, rng)
+        self.control = ControlServicer(world, cluster, self.admissions, services, logs, clock, rng)
 
     async def run(self) -> None:
         await run_together(self.cache.run(), self._lead_forever(), self._presence.run())
@@ -106,6 +109,7 @@ class Core:
 
     async def _lead_forever(self) -> None:
         while True:
+            await self._until(lambda: not self._is_leaving())
             leadership = await self._election.campaign()
             try:
                 await self._lead(leadership)
@@ -141,7 +145,24 @@ class Core:
             self.term, self.dispatcher.term = term, term.dispatcher
             await self._led(True)
 
-        await term.run(opened)
+        # A manager that is to go hands over first.
+        await run_together(term.run(opened), self._until(self._is_leaving))
+
+    def _is_leaving(self) -> bool:
+        """This manager's node is to be a worker, or is removed, and another manager lives."""
+        own = self._settings.manager_id
+        node = self.world.nodes.get(own)
+        goes = own in self.world.removed or (node is not None and node.spec.role == spec.NODE_ROLE_WORKER)
+        return goes and any(manager_id != own for manager_id in self.world.managers)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        met = asyncio.Event()
+        cancel = self.world.subscribe(lambda changes, revision: met.set() if condition() else None)
+        try:
+            if not condition():
+                await met.wait()
+        finally:
+            cancel()
 
     def _broker(self) -> LogBroker | None:
         return self.term.dispatcher.logs if self.term is not None else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pyswarm_core.log import get_logger
+from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.plan import Acks, Plan, World, earliest
 from pyswarm_manager.queue import KeyQueue
@@ -23,7 +24,15 @@ log = get_logger("manager.loops")
 
 
 class LiveWorld(World, Protocol):
-    """A World that tells of its changes."""
+    """A World that tells of its changes, and knows what no planner of tasks asks for."""
+
+    @property
+    def managers(self) -> Mapping[str, pb.Manager]:
+        """Those that live."""
+        ...
+
+    @property
+    def removed(self) -> Mapping[str, pb.RemovedNode]: ...
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]: ...
 

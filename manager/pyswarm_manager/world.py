@@ -94,6 +94,15 @@ class CachedWorld:
     def auths(self) -> Mapping[str, pb.RegistryAuth]:
         return cast("Mapping[str, pb.RegistryAuth]", self._objects["registryauth"])
 
+    @property
+    def managers(self) -> Mapping[str, pb.Manager]:
+        """Those that live."""
+        return cast("Mapping[str, pb.Manager]", self._objects["manager"])
+
+    @property
+    def removed(self) -> Mapping[str, pb.RemovedNode]:
+        return cast("Mapping[str, pb.RemovedNode]", self._objects["removed"])
+
     def tasks_of_service(self, service_id: str) -> Sequence[pb.Task]:
         return self._of_service.get(service_id)
 

@@ -41,6 +41,6 @@ def test_planted_faults_are_found_and_told_of() -> None:
         "the fastest node is enough",
         "an increment is taken for all there is",
     ]
-    command = [sys.executable, "-m", "tests.simulation.faults", "--seeds", "3", *names]
+    command = [sys.executable, "-m", "tests.simulation.faults", "--seeds", "8", *names]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "found 5 of 5" in done.stdout, done.stdout + done.stderr

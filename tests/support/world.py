@@ -60,6 +60,14 @@ class FakeWorld:
     def auths(self) -> Mapping[str, pb.RegistryAuth]:
         return self._kinds["registryauth"]  # type: ignore[return-value]
 
+    @property
+    def managers(self) -> Mapping[str, pb.Manager]:
+        return self._kinds["manager"]  # type: ignore[return-value]
+
+    @property
+    def removed(self) -> Mapping[str, pb.RemovedNode]:
+        return self._kinds["removed"]  # type: ignore[return-value]
+
     def tasks_of_service(self, service_id: str) -> Sequence[pb.Task]:
         return [t for t in self.tasks.values() if t.service_id == service_id]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyswarm_cli import rpc_errors
-from pyswarm_cli.bootstrap.member import API_PORT
 from pyswarm_core import tls
 from pyswarm_core.enrolment import JoinToken, digest_of, digest_of_pem, new_request
 from pyswarm_core.errors import InvalidInput, PreconditionFailed, PyswarmError
+from pyswarm_core.membership.member import API_PORT
 
 if TYPE_CHECKING:
     from pyswarm_core.v1 import join_pb2 as pb

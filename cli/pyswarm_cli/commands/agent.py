@@ -24,6 +24,7 @@ DAEMON = Daemon(
         "hostname": "This host's name; its own by default.",
         "role": "worker or manager; used when the node registers for the first time.",
         "tls_dir": "Where ca.pem, cert.pem and key.pem are.",
+        "record": "Where init and join wrote down this host's membership.",
         "data_dir": "Where images, tasks and volumes are kept.",
         "run_dir": "Where sockets and namespaces are.",
         "labels": "A label of this node; used when it registers for the first time.",

@@ -37,7 +37,8 @@ CONTEXT = "default"  # root's, on a manager
 @_SKIP
 def init(advertised: str, data_dir: str, address_pool: str, skip_check: bool) -> None:
     """Make this host the first manager of a new cluster."""
-    from pyswarm_cli.bootstrap import host, member, steps
+    from pyswarm_cli.bootstrap import host, steps
+    from pyswarm_core.membership import member
     from pyswarm_manager.allocator.networks import parse_pool
 
     if address_pool:
@@ -75,8 +76,9 @@ def join(manager: str, token: str, advertised: str, data_dir: str, skip_check: b
     The token says whether as a worker or as a manager. It is sent only to a manager that has proven to be of the
     token's cluster.
     """
-    from pyswarm_cli.bootstrap import enroll, host, member, steps
+    from pyswarm_cli.bootstrap import enroll, host, steps
     from pyswarm_core.enrolment import JoinToken
+    from pyswarm_core.membership import member
 
     parsed = JoinToken.parse(token)
     enroll.join_address(manager)
@@ -91,18 +93,17 @@ def join(manager: str, token: str, advertised: str, data_dir: str, skip_check: b
 
 
 @click.command("leave")
-@click.option("--force", is_flag=True, help="Also as a manager, and when this host's record cannot be read.")
+@click.option("--force", is_flag=True, help="Also when no manager agrees, or the cluster suffers by it.")
 def leave(force: bool) -> None:
     """Take this host out of its cluster.
 
-    Its daemons are stopped and their files removed. First run 'pyswarm node rm --force' with its name on a manager:
-    that moves its tasks elsewhere and ends its containers.
+    Its tasks move elsewhere first; a manager's part in etcd ends. Then the daemons are stopped, and everything of them
+    is removed: containers, images, network, certificates, settings. Volumes stay.
     """
     from pyswarm_cli.bootstrap import host, steps
 
     host.refuse_all_but_root("pyswarm leave")
-    for line in steps.leave(CONTEXT, force=force):
-        click.echo(line)
+    steps.leave(CONTEXT, force=force, say=click.echo)
 
 
 @click.command("join-token")

@@ -72,12 +72,13 @@ def units(pretend: bool) -> None:
 
     For upgrades. Nothing is restarted.
     """
-    from pyswarm_cli.bootstrap import host, member
+    from pyswarm_cli.bootstrap import host
     from pyswarm_core.errors import PreconditionFailed
+    from pyswarm_core.membership import daemons, member
 
     host.refuse_all_but_root("pyswarm system units")
     found = member.load()
     if found is None:
         raise PreconditionFailed("this host is in no cluster, so it has no units; 'pyswarm init' or 'join' make them")
-    for name in host.refresh_units(found, pretend=pretend):
+    for name in daemons.refresh_units(found, pretend=pretend):
         click.echo(name)

@@ -49,6 +49,7 @@ def summary(node: pb.Node) -> dict[str, Any]:
         "status_message": node.state_message,
         "availability": availability(node),
         "manager_status": manager_status(node),
+        "manager_message": node.manager.message,
         "role": enum_name(spec.NodeRole.DESCRIPTOR, node.spec.role),
         "addresses": [node.address] if node.address else [],
         "labels": dict(sorted(node.spec.labels.items())),

@@ -55,24 +55,41 @@ class Client:
         if not self.endpoints:
             raise InvalidInput("no etcd endpoint is given: name at least one as HOST:PORT")
         self._timeout = timeout
-        self._channels = self._dial(identity)
+        self._identity = identity
+        self._channels = self._dial(self.endpoints)
         self._former: list[grpc.aio.Channel] = []
         self._current = 0
         self._closed = False
 
     def renew(self, identity: tls.Identity) -> None:
         """New connections are made with this one. Calls and watches in progress keep theirs for as long as it lives."""
+        self._identity = identity
         self._former += self._channels
-        self._channels = self._dial(identity)
+        self._channels = self._dial(self.endpoints)
 
-    def _dial(self, identity: tls.Identity | None) -> list[grpc.aio.Channel]:
+    def use(self, endpoints: Sequence[str]) -> bool:
+        """These instead of those so far; whose connection stands keeps it. Calls and watches in progress go on for as
+        long as their member lets them. True: something changed. InvalidInput for a malformed one."""
+        wanted = tuple(_address(endpoint, secure=self._identity is not None) for endpoint in endpoints)
+        if not wanted or wanted == self.endpoints:
+            return False
+        current = self.endpoints[self._current]
+        known = dict(zip(self.endpoints, self._channels, strict=True))
+        new = [address for address in wanted if address not in known]
+        self._former += [channel for address, channel in known.items() if address not in wanted]
+        known.update(zip(new, self._dial(new), strict=True))
+        self.endpoints, self._channels = wanted, [known[address] for address in wanted]
+        self._current = wanted.index(current) if current in wanted else 0
+        return True
+
+    def _dial(self, endpoints: Sequence[str]) -> list[grpc.aio.Channel]:
         options = [*tls.channel_options(), *_OPTIONS]
-        credentials = tls.client_credentials(identity) if identity else None
+        credentials = tls.client_credentials(self._identity) if self._identity else None
         return [
             grpc.aio.secure_channel(address, credentials, options=options)
             if credentials
             else grpc.aio.insecure_channel(address, options=options)
-            for address in self.endpoints
+            for address in endpoints
         ]
 
     async def unary(
@@ -125,10 +142,10 @@ class Client:
         """The current endpoint's channel, ready, and its number for `rotate`. Raises StoreUnavailable at once, having
         moved on to the next endpoint."""
         index = self._current
-        channel = self._channels[index]
+        channel, address = self._channels[index], self.endpoints[index]
         if not await self._ready(channel, CONNECT_TIMEOUT):
             self.rotate(index)
-            raise StoreUnavailable(self._unreachable(f"no connection to {self.endpoints[index]}"))
+            raise StoreUnavailable(self._unreachable(f"no connection to {address}"))
         return channel, index
 
     def rotate(self, index: int) -> None:
@@ -193,12 +210,14 @@ class Client:
         remaining: float,
     ) -> Result:
         index = self._current if endpoint is None else endpoint
-        channel = self._channels[index]
+        if index >= len(self._channels):
+            raise NotNow("this member was removed", sent=False)
+        channel, address = self._channels[index], self.endpoints[index]
         # Only on a connection that stands: so that what cannot be sent is known not to have happened.
         if not await self._ready(channel, min(remaining, CONNECT_TIMEOUT)):
             if endpoint is None:
                 self.rotate(index)
-            raise NotNow(f"no connection to {self.endpoints[index]}", sent=False)
+            raise NotNow(f"no connection to {address}", sent=False)
         # A write is not cut short: its answer, though late, is worth more than an unknown outcome.
         timeout = remaining if effect is Effect.WRITE else min(remaining, ATTEMPT_TIMEOUT)
         try:

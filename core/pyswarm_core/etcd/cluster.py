@@ -14,6 +14,7 @@ MEMBER_LIST = "/etcdserverpb.Cluster/MemberList"
 MEMBER_ADD = "/etcdserverpb.Cluster/MemberAdd"
 MEMBER_REMOVE = "/etcdserverpb.Cluster/MemberRemove"
 MEMBER_PROMOTE = "/etcdserverpb.Cluster/MemberPromote"
+MOVE_LEADER = "/etcdserverpb.Maintenance/MoveLeader"
 STATUS = "/etcdserverpb.Maintenance/Status"
 
 
@@ -75,6 +76,12 @@ class Cluster:
             await self._client.unary(MEMBER_REMOVE, request, pb.MemberRemoveResponse, Effect.REPEATABLE)
         except NotFound:
             pass
+
+    async def move_leader(self, endpoint: str, target_id: int) -> None:
+        """`endpoint`: etcd's own leader's. To remove that member without this costs an election: a second of writes."""
+        index = self._client.endpoints.index(endpoint)
+        request = pb.MoveLeaderRequest(target_id=target_id)
+        await self._client.unary(MOVE_LEADER, request, pb.MoveLeaderResponse, Effect.REPEATABLE, endpoint=index)
 
     async def status(self, endpoint: str) -> Status:
         """`endpoint`: one of the client's, which is asked itself. Raises StoreUnavailable when it does not answer."""

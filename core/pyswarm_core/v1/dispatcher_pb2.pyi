@@ -245,6 +245,7 @@ class ManagerMessage(_message.Message):
     CANCEL_LOGS_FIELD_NUMBER: _builtins.int
     STATUS_ACK_FIELD_NUMBER: _builtins.int
     NOT_LEADER_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fence(self) -> Global___Fence: ...
     @_builtins.property
@@ -265,6 +266,10 @@ class ManagerMessage(_message.Message):
     def not_leader(self) -> Global___NotLeader:
         """last: go there"""
 
+    @_builtins.property
+    def standing(self) -> Global___Standing:
+        """after the welcome, and whenever it changes"""
+
     def __init__(
         self,
         *,
@@ -276,12 +281,13 @@ class ManagerMessage(_message.Message):
         cancel_logs: Global___LogCancel | None = ...,
         status_ack: Global___StatusAck | None = ...,
         not_leader: Global___NotLeader | None = ...,
+        standing: Global___Standing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "endpoints", "logs", "cancel_logs", "status_ack", "not_leader"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "endpoints", "logs", "cancel_logs", "status_ack", "not_leader", "standing"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -312,6 +318,34 @@ class Welcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Standing(_message.Message):
+    """What this node is to be, and who manages the cluster. The agent keeps both, and carries a change of role out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    MANAGERS_FIELD_NUMBER: _builtins.int
+    role: _spec_pb2.NodeRole.ValueType
+    """wanted, as it is stored"""
+    @_builtins.property
+    def managers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT of each one's API, those that do not answer at the moment among them"""
+
+    def __init__(
+        self,
+        *,
+        role: _spec_pb2.NodeRole.ValueType = ...,
+        managers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["managers", b"managers", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
 
 @_typing.final
 class NotLeader(_message.Message):

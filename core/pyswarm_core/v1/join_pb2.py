@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apyswarm_core/v1/join.proto\x12\npyswarm.v1\"p\n\rEnrollRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12,\n\x08requests\x18\x04 \x03(\x0b\x32\x1a.pyswarm.v1.SigningRequest\"/\n\x0eSigningRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"3\n\x11SignedCertificate\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\xa6\x01\n\x0e\x45nrollResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x33\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0b\x32\x1d.pyswarm.v1.SignedCertificate\x12\x10\n\x08managers\x18\x04 \x03(\t\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x14\n\x0c\x61\x64\x64ress_pool\x18\x06 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"1\n\rRenewResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\x16\n\x14GetJoinTokensRequest\"&\n\x16RotateJoinTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\">\n\nJoinTokens\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t2G\n\x04Join\x12?\n\x06\x45nroll\x12\x19.pyswarm.v1.EnrollRequest\x1a\x1a.pyswarm.v1.EnrollResponse2\xe4\x01\n\nMembership\x12<\n\x05Renew\x12\x18.pyswarm.v1.RenewRequest\x1a\x19.pyswarm.v1.RenewResponse\x12I\n\rGetJoinTokens\x12 .pyswarm.v1.GetJoinTokensRequest\x1a\x16.pyswarm.v1.JoinTokens\x12M\n\x0fRotateJoinToken\x12\".pyswarm.v1.RotateJoinTokenRequest\x1a\x16.pyswarm.v1.JoinTokensb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apyswarm_core/v1/join.proto\x12\npyswarm.v1\"p\n\rEnrollRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12,\n\x08requests\x18\x04 \x03(\x0b\x32\x1a.pyswarm.v1.SigningRequest\"/\n\x0eSigningRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\x0c\"3\n\x11SignedCertificate\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\xa6\x01\n\x0e\x45nrollResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x33\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0b\x32\x1d.pyswarm.v1.SignedCertificate\x12\x10\n\x08managers\x18\x04 \x03(\t\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x14\n\x0c\x61\x64\x64ress_pool\x18\x06 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\x0c\"1\n\rRenewResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x65rt_pem\x18\x02 \x01(\x0c\"\x16\n\x14GetJoinTokensRequest\"&\n\x16RotateJoinTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\">\n\nJoinTokens\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"d\n\x11\x43hangeRoleRequest\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12,\n\x08requests\x18\x03 \x03(\x0b\x32\x1a.pyswarm.v1.SigningRequest\"\xa7\x01\n\x12\x43hangeRoleResponse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x33\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0b\x32\x1d.pyswarm.v1.SignedCertificate\x12\x10\n\x08managers\x18\x04 \x03(\t\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x14\n\x0c\x61\x64\x64ress_pool\x18\x06 \x01(\t\"&\n\x12PrepareEtcdRequest\x12\x10\n\x08peer_url\x18\x01 \x01(\t\".\n\x13PrepareEtcdResponse\x12\x17\n\x0finitial_cluster\x18\x01 \x01(\t\".\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"0\n\rLeaveResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x11\n\twaits_for\x18\x02 \x01(\t2G\n\x04Join\x12?\n\x06\x45nroll\x12\x19.pyswarm.v1.EnrollRequest\x1a\x1a.pyswarm.v1.EnrollResponse2\xbf\x03\n\nMembership\x12<\n\x05Renew\x12\x18.pyswarm.v1.RenewRequest\x1a\x19.pyswarm.v1.RenewResponse\x12K\n\nChangeRole\x12\x1d.pyswarm.v1.ChangeRoleRequest\x1a\x1e.pyswarm.v1.ChangeRoleResponse\x12N\n\x0bPrepareEtcd\x12\x1e.pyswarm.v1.PrepareEtcdRequest\x1a\x1f.pyswarm.v1.PrepareEtcdResponse\x12<\n\x05Leave\x12\x18.pyswarm.v1.LeaveRequest\x1a\x19.pyswarm.v1.LeaveResponse\x12I\n\rGetJoinTokens\x12 .pyswarm.v1.GetJoinTokensRequest\x1a\x16.pyswarm.v1.JoinTokens\x12M\n\x0fRotateJoinToken\x12\".pyswarm.v1.RotateJoinTokenRequest\x1a\x16.pyswarm.v1.JoinTokensb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,8 +49,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEJOINTOKENREQUEST']._serialized_end=573
   _globals['_JOINTOKENS']._serialized_start=575
   _globals['_JOINTOKENS']._serialized_end=637
-  _globals['_JOIN']._serialized_start=639
-  _globals['_JOIN']._serialized_end=710
-  _globals['_MEMBERSHIP']._serialized_start=713
-  _globals['_MEMBERSHIP']._serialized_end=941
+  _globals['_CHANGEROLEREQUEST']._serialized_start=639
+  _globals['_CHANGEROLEREQUEST']._serialized_end=739
+  _globals['_CHANGEROLERESPONSE']._serialized_start=742
+  _globals['_CHANGEROLERESPONSE']._serialized_end=909
+  _globals['_PREPAREETCDREQUEST']._serialized_start=911
+  _globals['_PREPAREETCDREQUEST']._serialized_end=949
+  _globals['_PREPAREETCDRESPONSE']._serialized_start=951
+  _globals['_PREPAREETCDRESPONSE']._serialized_end=997
+  _globals['_LEAVEREQUEST']._serialized_start=999
+  _globals['_LEAVEREQUEST']._serialized_end=1045
+  _globals['_LEAVERESPONSE']._serialized_start=1047
+  _globals['_LEAVERESPONSE']._serialized_end=1095
+  _globals['_JOIN']._serialized_start=1097
+  _globals['_JOIN']._serialized_end=1168
+  _globals['_MEMBERSHIP']._serialized_start=1171
+  _globals['_MEMBERSHIP']._serialized_end=1618
 # @@protoc_insertion_point(module_scope)

@@ -246,3 +246,163 @@ class JoinTokens(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinTokens: _TypeAlias = JoinTokens  # noqa: Y015
+
+@_typing.final
+class ChangeRoleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    hostname: _builtins.str
+    """a name in a manager's certificates"""
+    address: _builtins.str
+    """the same"""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningRequest]:
+        """one for each role that a node can have, as in EnrollRequest"""
+
+    def __init__(
+        self,
+        *,
+        hostname: _builtins.str = ...,
+        address: _builtins.str = ...,
+        requests: _abc.Iterable[Global___SigningRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "hostname", b"hostname", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRoleRequest: _TypeAlias = ChangeRoleRequest  # noqa: Y015
+
+@_typing.final
+class ChangeRoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CA_PEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    MANAGERS_FIELD_NUMBER: _builtins.int
+    ETCD_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_POOL_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """worker or manager: what is stored"""
+    ca_pem: _builtins.bytes
+    address_pool: _builtins.str
+    """CIDR that networks get their ranges from; to managers only"""
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedCertificate]:
+        """of the role"""
+
+    @_builtins.property
+    def managers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def etcd_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT; to managers only"""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        ca_pem: _builtins.bytes = ...,
+        certificates: _abc.Iterable[Global___SignedCertificate] | None = ...,
+        managers: _abc.Iterable[_builtins.str] | None = ...,
+        etcd_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        address_pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pool", b"address_pool", "ca_pem", b"ca_pem", "certificates", b"certificates", "etcd_endpoints", b"etcd_endpoints", "managers", b"managers", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRoleResponse: _TypeAlias = ChangeRoleResponse  # noqa: Y015
+
+@_typing.final
+class PrepareEtcdRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_URL_FIELD_NUMBER: _builtins.int
+    peer_url: _builtins.str
+    """https://ADDRESS:PORT, where the other members are to reach it"""
+    def __init__(
+        self,
+        *,
+        peer_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer_url", b"peer_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareEtcdRequest: _TypeAlias = PrepareEtcdRequest  # noqa: Y015
+
+@_typing.final
+class PrepareEtcdResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_CLUSTER_FIELD_NUMBER: _builtins.int
+    initial_cluster: _builtins.str
+    """etcd's --initial-cluster"""
+    def __init__(
+        self,
+        *,
+        initial_cluster: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_cluster", b"initial_cluster"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareEtcdResponse: _TypeAlias = PrepareEtcdResponse  # noqa: Y015
+
+@_typing.final
+class LeaveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCE_FIELD_NUMBER: _builtins.int
+    AT_ONCE_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """also when etcd loses its majority by it"""
+    at_once: _builtins.bool
+    """without waiting for the node's tasks to move"""
+    def __init__(
+        self,
+        *,
+        force: _builtins.bool = ...,
+        at_once: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once", b"at_once", "force", b"force"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveRequest: _TypeAlias = LeaveRequest  # noqa: Y015
+
+@_typing.final
+class LeaveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    done: _builtins.bool
+    waits_for: _builtins.str
+    """one clause, when it is not done"""
+    def __init__(
+        self,
+        *,
+        done: _builtins.bool = ...,
+        waits_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015

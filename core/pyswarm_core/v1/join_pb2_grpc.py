@@ -111,6 +111,21 @@ class MembershipStub:
                 request_serializer=pyswarm__core_dot_v1_dot_join__pb2.RenewRequest.SerializeToString,
                 response_deserializer=pyswarm__core_dot_v1_dot_join__pb2.RenewResponse.FromString,
                 _registered_method=True)
+        self.ChangeRole = channel.unary_unary(
+                '/pyswarm.v1.Membership/ChangeRole',
+                request_serializer=pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleRequest.SerializeToString,
+                response_deserializer=pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleResponse.FromString,
+                _registered_method=True)
+        self.PrepareEtcd = channel.unary_unary(
+                '/pyswarm.v1.Membership/PrepareEtcd',
+                request_serializer=pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdRequest.SerializeToString,
+                response_deserializer=pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/pyswarm.v1.Membership/Leave',
+                request_serializer=pyswarm__core_dot_v1_dot_join__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=pyswarm__core_dot_v1_dot_join__pb2.LeaveResponse.FromString,
+                _registered_method=True)
         self.GetJoinTokens = channel.unary_unary(
                 '/pyswarm.v1.Membership/GetJoinTokens',
                 request_serializer=pyswarm__core_dot_v1_dot_join__pb2.GetJoinTokensRequest.SerializeToString,
@@ -128,6 +143,28 @@ class MembershipServicer:
 
     def Renew(self, request, context):
         """New certificates for those that the caller has: same name, same role. For nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeRole(self, request, context):
+        """Certificates for the role that is stored for the caller's node, which makes it one. For nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareEtcd(self, request, context):
+        """A manager's host asks it before its etcd starts without data: the member is added, or removed and added again.
+        Only the leader answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """The caller's node leaves the cluster: to be repeated until it is done. For nodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,6 +190,21 @@ def add_MembershipServicer_to_server(servicer, server):
                     servicer.Renew,
                     request_deserializer=pyswarm__core_dot_v1_dot_join__pb2.RenewRequest.FromString,
                     response_serializer=pyswarm__core_dot_v1_dot_join__pb2.RenewResponse.SerializeToString,
+            ),
+            'ChangeRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeRole,
+                    request_deserializer=pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleRequest.FromString,
+                    response_serializer=pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleResponse.SerializeToString,
+            ),
+            'PrepareEtcd': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareEtcd,
+                    request_deserializer=pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdRequest.FromString,
+                    response_serializer=pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=pyswarm__core_dot_v1_dot_join__pb2.LeaveRequest.FromString,
+                    response_serializer=pyswarm__core_dot_v1_dot_join__pb2.LeaveResponse.SerializeToString,
             ),
             'GetJoinTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJoinTokens,
@@ -192,6 +244,87 @@ class Membership:
             '/pyswarm.v1.Membership/Renew',
             pyswarm__core_dot_v1_dot_join__pb2.RenewRequest.SerializeToString,
             pyswarm__core_dot_v1_dot_join__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Membership/ChangeRole',
+            pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleRequest.SerializeToString,
+            pyswarm__core_dot_v1_dot_join__pb2.ChangeRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareEtcd(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Membership/PrepareEtcd',
+            pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdRequest.SerializeToString,
+            pyswarm__core_dot_v1_dot_join__pb2.PrepareEtcdResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Membership/Leave',
+            pyswarm__core_dot_v1_dot_join__pb2.LeaveRequest.SerializeToString,
+            pyswarm__core_dot_v1_dot_join__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

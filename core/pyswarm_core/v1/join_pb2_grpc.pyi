@@ -57,6 +57,14 @@ class MembershipStub:
     def __new__(cls, channel: _aio.Channel) -> MembershipAsyncStub: ...
     Renew: _grpc.UnaryUnaryMultiCallable[_join_pb2.RenewRequest, _join_pb2.RenewResponse]
     """New certificates for those that the caller has: same name, same role. For nodes."""
+    ChangeRole: _grpc.UnaryUnaryMultiCallable[_join_pb2.ChangeRoleRequest, _join_pb2.ChangeRoleResponse]
+    """Certificates for the role that is stored for the caller's node, which makes it one. For nodes."""
+    PrepareEtcd: _grpc.UnaryUnaryMultiCallable[_join_pb2.PrepareEtcdRequest, _join_pb2.PrepareEtcdResponse]
+    """A manager's host asks it before its etcd starts without data: the member is added, or removed and added again.
+    Only the leader answers.
+    """
+    Leave: _grpc.UnaryUnaryMultiCallable[_join_pb2.LeaveRequest, _join_pb2.LeaveResponse]
+    """The caller's node leaves the cluster: to be repeated until it is done. For nodes."""
     GetJoinTokens: _grpc.UnaryUnaryMultiCallable[_join_pb2.GetJoinTokensRequest, _join_pb2.JoinTokens]
     """For users."""
     RotateJoinToken: _grpc.UnaryUnaryMultiCallable[_join_pb2.RotateJoinTokenRequest, _join_pb2.JoinTokens]
@@ -66,6 +74,14 @@ class MembershipAsyncStub(MembershipStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Renew: _aio.UnaryUnaryMultiCallable[_join_pb2.RenewRequest, _join_pb2.RenewResponse]  # type: ignore[assignment]
     """New certificates for those that the caller has: same name, same role. For nodes."""
+    ChangeRole: _aio.UnaryUnaryMultiCallable[_join_pb2.ChangeRoleRequest, _join_pb2.ChangeRoleResponse]  # type: ignore[assignment]
+    """Certificates for the role that is stored for the caller's node, which makes it one. For nodes."""
+    PrepareEtcd: _aio.UnaryUnaryMultiCallable[_join_pb2.PrepareEtcdRequest, _join_pb2.PrepareEtcdResponse]  # type: ignore[assignment]
+    """A manager's host asks it before its etcd starts without data: the member is added, or removed and added again.
+    Only the leader answers.
+    """
+    Leave: _aio.UnaryUnaryMultiCallable[_join_pb2.LeaveRequest, _join_pb2.LeaveResponse]  # type: ignore[assignment]
+    """The caller's node leaves the cluster: to be repeated until it is done. For nodes."""
     GetJoinTokens: _aio.UnaryUnaryMultiCallable[_join_pb2.GetJoinTokensRequest, _join_pb2.JoinTokens]  # type: ignore[assignment]
     """For users."""
     RotateJoinToken: _aio.UnaryUnaryMultiCallable[_join_pb2.RotateJoinTokenRequest, _join_pb2.JoinTokens]  # type: ignore[assignment]
@@ -78,6 +94,32 @@ class MembershipServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_join_pb2.RenewResponse, _abc.Awaitable[_join_pb2.RenewResponse]]:
         """New certificates for those that the caller has: same name, same role. For nodes."""
+
+    @_abc_1.abstractmethod
+    def ChangeRole(
+        self,
+        request: _join_pb2.ChangeRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_join_pb2.ChangeRoleResponse, _abc.Awaitable[_join_pb2.ChangeRoleResponse]]:
+        """Certificates for the role that is stored for the caller's node, which makes it one. For nodes."""
+
+    @_abc_1.abstractmethod
+    def PrepareEtcd(
+        self,
+        request: _join_pb2.PrepareEtcdRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_join_pb2.PrepareEtcdResponse, _abc.Awaitable[_join_pb2.PrepareEtcdResponse]]:
+        """A manager's host asks it before its etcd starts without data: the member is added, or removed and added again.
+        Only the leader answers.
+        """
+
+    @_abc_1.abstractmethod
+    def Leave(
+        self,
+        request: _join_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_join_pb2.LeaveResponse, _abc.Awaitable[_join_pb2.LeaveResponse]]:
+        """The caller's node leaves the cluster: to be repeated until it is done. For nodes."""
 
     @_abc_1.abstractmethod
     def GetJoinTokens(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pyswarm_core.errors import AlreadyExists, Conflict, InvalidInput, PreconditionFailed
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -24,26 +26,37 @@ def update_node(world: World, node: pb.Node, wanted: spec.NodeSpec, *, version: 
         raise InvalidInput("The role of a node must be worker or manager.")
     check_node_labels(wanted.labels)
     if node.spec.role == spec.NODE_ROLE_MANAGER and wanted.role != spec.NODE_ROLE_MANAGER:
-        managers = [other for other in world.nodes.values() if other.spec.role == spec.NODE_ROLE_MANAGER]
-        if len(managers) <= 1:
-            raise PreconditionFailed(
-                f"Node {_name(node)} is the only manager: promote another one before this one is demoted."
-            )
+        refuse_last_manager(world, node)
     copy = changed(node)
     copy.spec.CopyFrom(wanted)
     return copy
 
 
-def remove_node(world: World, node: pb.Node, *, force: bool) -> tuple[Write, ...]:
-    """The writes, of one transaction. PreconditionFailed: it is a manager; or it is not down, and `force` is not set.
+def refuse_last_manager(world: World, node: pb.Node, living: Collection[str] | None = None) -> None:
+    """`living`: ids of the managers that live; None: not known. PreconditionFailed."""
+    others = {n.id for n in world.nodes.values() if n.spec.role == spec.NODE_ROLE_MANAGER and n.id != node.id}
+    if not others:
+        raise PreconditionFailed(
+            f"Node {_name(node)} is the only manager: promote another one before this one is demoted."
+        )
+    if living is not None and not others.intersection(living):
+        raise PreconditionFailed(
+            f"Node {_name(node)} is the only manager that lives: bring another one back before this one is demoted."
+        )
 
-    Its tasks become orphans by the orchestrator's doing, and run elsewhere."""
+
+def remove_node(world: World, node: pb.Node, *, force: bool, now: float) -> tuple[Write, ...]:
+    """The writes, of one transaction; from then on the node's certificate is refused. Its tasks become orphans by the
+    orchestrator's doing, and run elsewhere.
+
+    PreconditionFailed: it is a manager; or it is not down, and `force` is not set."""
     name = _name(node)
     if node.spec.role == spec.NODE_ROLE_MANAGER:
         raise PreconditionFailed(f"Node {name} is a manager: demote it with `pyswarm node demote {name}` first.")
     if node.state != pb.NODE_STATE_DOWN and not force:
         raise PreconditionFailed(f"Node {name} is not down: stop its agent first, or remove it with --force.")
-    return nodes.forget(world, node)
+    gone = pb.RemovedNode(id=node.id, hostname=node.description.hostname, removed_at=now)
+    return *nodes.forget(world, node), Put(gone)
 
 
 def create_network(

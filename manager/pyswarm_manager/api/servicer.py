@@ -7,16 +7,18 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from pyswarm_core.errors import NotFound, PyswarmError, StoreUnavailable
+from pyswarm_core.errors import NotFound, PreconditionFailed, PyswarmError, StoreUnavailable
+from pyswarm_core.etcd.cluster import Member
 from pyswarm_core.ids import new_id
 from pyswarm_core.tls import peer_identity
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.allocator.networks import DEFAULT_NETWORK, POOL
 from pyswarm_manager.allocator.ranges import Range
 from pyswarm_manager.api import admission_nodes, refs, views
@@ -37,6 +39,15 @@ BEGUN_WITHIN = 5.0  # seconds that a first request waits for the cluster's first
 FRESH_WITHIN = 1.0  # seconds that a read waits to see what was written before it
 
 
+class Members(Protocol):
+    """Of etcd, where the managers look after them: `members.keeper.Keeper`. Errors: PyswarmError."""
+
+    async def members(self) -> Sequence[Member]: ...
+    async def refuse(self, node_id: str) -> str:
+        """Why this node's member may not be removed, one clause; "" = it may."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """What is known apart from the world."""
@@ -46,6 +57,7 @@ class Cluster:
     is_connected: Callable[[], bool]  # to the store
     managers: Callable[[], Awaitable[dict[str, str]]]  # that live: id → HOST:PORT of its API
     pool: Range = POOL  # what networks get their ranges from
+    members: Members | None = None  # None: etcd is somebody else's
 
 
 class ControlServicer(control_grpc.ControlServicer):
@@ -147,6 +159,7 @@ class ControlServicer(control_grpc.ControlServicer):
     async def UpdateNode(self, request: control.UpdateNodeRequest, context: Context) -> pb.Node:
         await self._enter(context)
         node_id = self._node(request.ref).id
+        await self.may_become(node_id, request.spec.role)
 
         def decide(world: World) -> Decision[None]:
             node = refs.node(world, node_id)
@@ -156,13 +169,27 @@ class ControlServicer(control_grpc.ControlServicer):
         await self._admissions.admit(decide)
         return (await self._views([self._node(node_id)]))[0]
 
+    async def may_become(self, node_id: str, role: spec.NodeRole.ValueType) -> None:
+        """PreconditionFailed: this manager must not become a worker now, for nobody would manage, or etcd would lose
+        its majority."""
+        node = refs.node(self._world, node_id)
+        if node.spec.role != spec.NODE_ROLE_MANAGER or role == spec.NODE_ROLE_MANAGER:
+            return
+        admission_nodes.refuse_last_manager(self._world, node, self._world.managers)
+        if self._cluster.members is not None and (refused := await self._cluster.members.refuse(node_id)):
+            raise PreconditionFailed(
+                f"Node {node.description.hostname or node_id} cannot be demoted now: {refused}. Bring the others back "
+                "first, or add a manager."
+            )
+
     async def RemoveNode(self, request: control.RemoveNodeRequest, context: Context) -> control.Empty:
         await self._enter(context)
         node_id = self._node(request.ref).id
 
         def decide(world: World) -> Decision[control.Empty]:
             node = refs.node(world, node_id)
-            return admission_nodes.remove_node(world, node, force=request.force), control.Empty()
+            writes = admission_nodes.remove_node(world, node, force=request.force, now=self._clock.now())
+            return writes, control.Empty()
 
         return await self._admissions.admit(decide)
 
@@ -255,8 +282,15 @@ class ControlServicer(control_grpc.ControlServicer):
                 managers = await self._cluster.managers()
         except (TimeoutError, PyswarmError):
             pass  # without the store, nobody can tell
+        members: Sequence[Member] | None = None
+        if self._cluster.members is not None:
+            try:
+                async with asyncio.timeout(FRESH_WITHIN):
+                    members = await self._cluster.members.members()
+            except (TimeoutError, PyswarmError):
+                pass
         leader = self._cluster.leader()
-        return [views.node_view(node, leader, managers) for node in nodes]
+        return [views.node_view(node, leader, managers, members) for node in nodes]
 
     def _node(self, ref: str) -> pb.Node:
         if ref != "self":

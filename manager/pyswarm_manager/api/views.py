@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from pyswarm_core.etcd.cluster import Member
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import World, changed
+from pyswarm_manager.roster import API_PORT
 from pyswarm_manager.tasks import is_healthy, is_terminal, is_wanted
 
-API_PORT = 2377
 FINISHED = frozenset(
     {
         pb.ROLLOUT_STATE_COMPLETED,
@@ -69,10 +70,13 @@ def node_addresses(world: World, tasks: Iterable[pb.Task]) -> list[wire.NodeAddr
     ]
 
 
-def node_view(node: pb.Node, leader: pb.Leader | None, managers: Mapping[str, str]) -> pb.Node:
-    """With what is known of the manager on it. `managers`: id → API address of those that live."""
+def node_view(
+    node: pb.Node, leader: pb.Leader | None, managers: Mapping[str, str], members: Sequence[Member] | None = None
+) -> pb.Node:
+    """With what is known of the manager on it. `managers`: id → API address of those that live. `members`: of etcd;
+    None = not known."""
     if node.spec.role != spec.NODE_ROLE_MANAGER:
-        return node
+        return _leaving_view(node, managers, members)
     known = dict(managers)
     if leader is not None:
         known[leader.manager_id] = leader.address
@@ -80,4 +84,32 @@ def node_view(node: pb.Node, leader: pb.Leader | None, managers: Mapping[str, st
     view.manager.leader = leader is not None and leader.manager_id == node.id
     view.manager.reachable = node.id in known
     view.manager.address = known.get(node.id, f"{node.address}:{API_PORT}")
+    view.manager.message = _missing(node, view.manager.reachable, members)
+    return view
+
+
+def _missing(node: pb.Node, is_reachable: bool, members: Sequence[Member] | None) -> str:
+    """What a manager has not yet, one clause; "" = nothing."""
+    own = [m for m in members or () if m.name == node.id]
+    if members is not None and not own:
+        host = f"://{node.address}:"
+        if any(host in url for m in members for url in m.peer_urls):
+            return "its etcd was added, and has not started yet"
+        return "it has no etcd member yet"
+    if own and own[0].is_learner:
+        return "its etcd catches up, and has no vote yet"
+    return "" if is_reachable else "it does not show that it lives"
+
+
+def _leaving_view(node: pb.Node, managers: Mapping[str, str], members: Sequence[Member] | None) -> pb.Node:
+    """A worker; one that was a manager may have something left of that."""
+    rest = [
+        *(["its manager still runs"] if node.id in managers else []),
+        *(["its etcd is still a member"] if any(m.name == node.id for m in members or ()) else []),
+        *(["its agent is a manager's"] if node.role == spec.NODE_ROLE_MANAGER else []),
+    ]
+    if not rest:
+        return node
+    view = changed(node)
+    view.manager.message = " and ".join(rest)
     return view

@@ -61,7 +61,7 @@ def register(facts: Facts, number: int, now: float) -> pb.Node:
         state_at=now,
         number=number,
     )
-    _describe(node, hello)
+    _describe(node, facts)
     return node
 
 
@@ -80,7 +80,7 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float, steady: float
     stuck_in = None if facts.unapplied_since is None else facts.unapplied_since + limits.apply_within - steady
     is_stuck = stuck_in is not None and stuck_in <= 0
     result = changed(node)
-    _describe(result, facts.hello)
+    _describe(result, facts)
     if is_stuck:
         message = f"its agent does not apply endpoints (for {limits.apply_within:g} s): nobody waits for it"
         if node.serving or node.state != pb.NODE_STATE_READY:
@@ -93,9 +93,11 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float, steady: float
     return Verdict(result if result != node else None, wake_in, is_stuck=is_stuck)
 
 
-def _describe(node: pb.Node, hello: wire.Hello) -> None:
-    node.description.CopyFrom(hello.description)
-    node.address = hello.address
+def _describe(node: pb.Node, facts: Facts) -> None:
+    assert facts.hello is not None
+    node.description.CopyFrom(facts.hello.description)
+    node.address = facts.hello.address
+    node.role = spec.NODE_ROLE_MANAGER if facts.is_manager else spec.NODE_ROLE_WORKER
 
 
 def _turn(node: pb.Node, state: pb.NodeState.ValueType, message: str, now: float) -> None:

@@ -41,6 +41,11 @@ class Leadership(Protocol):
         """Somebody waits for every node's confirmation of this revision."""
         ...
 
+    @property
+    def managers(self) -> Sequence[str]:
+        """HOST:PORT of each one's API."""
+        ...
+
     def node_list(self) -> Sequence[wire.NodeAddress]: ...
     def fence(self) -> wire.Fence: ...
     def steady(self) -> float: ...
@@ -77,6 +82,7 @@ class Session:
         self._cursor: int | None = None
         self._sent_revision = 0
         self._sent_nodes = -1
+        self._sent_standing: wire.Standing | None = None
         self._settled: set[str] = set()
         self._seq = 0
         self._unconfirmed: deque[_Sent] = deque()
@@ -109,8 +115,8 @@ class Session:
             case "applied":
                 self._applied(message.applied)
 
-    def endpoints_changed(self) -> None:
-        """An endpoint update may be due."""
+    def woken(self) -> None:
+        """An endpoint update, or who manages the cluster, may be due."""
         self._wake.set()
 
     def tasks_changed(self, task_ids: Iterable[str]) -> None:
@@ -176,6 +182,10 @@ class Session:
             update = self._assignments.update(self._leadership.world, self._leadership.attached_networks)
             if update is not None:
                 yield self._fenced(wire.ManagerMessage(assignments=update))
+        standing = self._standing()
+        if standing != self._sent_standing and standing is not None and not self._closed:
+            self._sent_standing = standing
+            yield self._fenced(wire.ManagerMessage(standing=standing))
         if not self._closed and len(self._unconfirmed) < WINDOW:
             endpoints = self._endpoints()
             if endpoints is not None:
@@ -185,6 +195,10 @@ class Session:
             yield self._fenced(wire.ManagerMessage(status_ack=wire.StatusAck(batches=self._acks_sent)))
         while self._logs and not self._closed:
             yield self._fenced(self._logs.popleft())
+
+    def _standing(self) -> wire.Standing | None:
+        node = self._leadership.world.nodes.get(self.node_id)
+        return wire.Standing(role=node.spec.role, managers=self._leadership.managers) if node is not None else None
 
     def _endpoints(self) -> wire.EndpointUpdate | None:
         leadership = self._leadership

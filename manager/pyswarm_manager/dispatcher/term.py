@@ -15,6 +15,7 @@ from pyswarm_core.errors import PreconditionFailed, StoreUnavailable
 from pyswarm_core.log import get_logger
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.allocator.nodes import number, underlay_conflict
 from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.acks import NodeAcks
@@ -27,6 +28,7 @@ from pyswarm_manager.dispatcher.session import Session, node_address
 from pyswarm_manager.loops import Applier, LiveWorld
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.queue import KeyQueue
+from pyswarm_manager.roster import api_addresses
 from pyswarm_manager.tasks import endpoint_version, is_endpoint, is_terminal
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import Change
@@ -70,6 +72,7 @@ class Term:
         self.logs = LogBroker(self._session_of, rng)
         self.node_list_version = 0
         self.awaited_revision = 0
+        self.managers: tuple[str, ...] = ()
         self._attached = Attached(())
         self._applier = applier
         self._catch_up = catch_up
@@ -104,6 +107,7 @@ class Term:
         """Reads the world as it is. Before `run`, and before the first `admit`: a session's first set is complete."""
         self._unsubscribe = self.world.subscribe(self._changed)
         self._attached = Attached(self.world.services.values())
+        self.managers = api_addresses(self.world.nodes, self.world.managers)
         for node_id in self.world.nodes:
             self._queue.add(_NODE + node_id)
         for service_id in sorted({task.service_id for task in self.world.tasks.values()}.union(self.world.services)):
@@ -195,7 +199,8 @@ class Term:
         services: set[str] = set()  # whose endpoints may differ
         tasks: dict[str, list[str]] = {}  # node id → tasks whose assignment may differ
         awaited, cursor, nodes = self.awaited_revision, self.endpoints.cursor, self.node_list_version
-        has_networks = False
+        has_networks = has_managers = False
+        standing: set[str] = set()  # nodes whose role may differ
         for change in changes:
             match change.kind:
                 case "task":
@@ -213,6 +218,10 @@ class Term:
                     services.add(cast("pb.Rollout", change.new or change.old).service_id)
                 case "node":
                     self._node_changed(change, services)
+                    standing.add(change.id)
+                    has_managers |= _is_managers(change)
+                case "manager":
+                    has_managers = True
                 case "network":
                     has_networks = True
                 case "registryauth":
@@ -220,14 +229,16 @@ class Term:
                         tasks.setdefault(task.node_id, []).append(task.id)
         for service_id in sorted(services):
             self._refresh(service_id)
+        if has_managers:
+            self.managers = api_addresses(self.world.nodes, self.world.managers)
         is_owed = (awaited, cursor, nodes) != (self.awaited_revision, self.endpoints.cursor, self.node_list_version)
         for session in self._sessions.values():
             if session.node_id in tasks:
                 session.tasks_changed(tasks[session.node_id])
             if has_networks:
                 session.networks_changed()
-            if is_owed:
-                session.endpoints_changed()
+            if is_owed or has_managers or session.node_id in standing:
+                session.woken()
 
     def _node_changed(self, change: Change, services: set[str]) -> None:
         old, new = cast("pb.Node | None", change.old), cast("pb.Node | None", change.new)
@@ -272,7 +283,7 @@ class Term:
             self._refresh(key.removeprefix(_HOLD))
             if cursor != self.endpoints.cursor:
                 for session in self._sessions.values():
-                    session.endpoints_changed()
+                    session.woken()
             return None
         return await self._look_after(key.removeprefix(_NODE))
 
@@ -326,3 +337,9 @@ class Term:
 
     def _session_of(self, node_id: str) -> Session | None:
         return self._sessions.get(node_id)
+
+
+def _is_managers(change: Change) -> bool:
+    """A node that is to be a manager, or was."""
+    nodes = [cast("pb.Node", node) for node in (change.old, change.new) if node is not None]
+    return any(node.spec.role == spec.NODE_ROLE_MANAGER for node in nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyswarm_core.tls import Peer
 
+MANAGERS = frozenset({"manager"})
 NODES = frozenset({"worker", "manager"})
 # A worker's key is on every host: it must not command the cluster.
 USERS = frozenset({"client", "manager"})
@@ -16,12 +17,18 @@ SERVICES: dict[str, frozenset[str]] = {
     "grpc.health.v1.Health": EVERYBODY,
 }
 # Of a service, what other roles may call.
-METHODS: dict[str, frozenset[str]] = {"pyswarm.v1.Membership/Renew": NODES}
+METHODS: dict[str, frozenset[str]] = {
+    "pyswarm.v1.Membership/Renew": NODES,
+    "pyswarm.v1.Membership/ChangeRole": NODES,
+    "pyswarm.v1.Membership/PrepareEtcd": MANAGERS,
+    "pyswarm.v1.Membership/Leave": NODES,
+}
 # Served on the port where nobody has a certificate, and nowhere else: the token is what proves who calls.
 OPEN = frozenset({"pyswarm.v1.Join"})
 
 _ADVICE = {
     USERS: "only users and managers may: use a user's certificate ('pyswarm context import' brings one)",
+    MANAGERS: "only managers may: use a manager's own certificate",
     NODES: "only nodes may: use the node's own certificate",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab import layout, switch
 from pyswarm_cli.lab.layout import Host, Lab
+from pyswarm_core.membership.daemons import command
 
 CONFIG = "/var/lib/pyswarm/root-context"  # on the host's own disk: /root is the machine's
 PYSWARM = (sys.executable, "-m", "pyswarm_cli")
@@ -96,6 +97,11 @@ def bare_hosts(count: int) -> Iterator[list[Bare]]:
         from pyswarm_cli.lab import cgroups
 
         cgroups.remove(lab.name)
+
+
+def start(bare: Bare, *daemons: str) -> None:
+    """By the commands that `init` and `join` print."""
+    bare.start("".join(f"    {command(daemon)}\n" for daemon in daemons))
 
 
 def eventually(condition: Callable[[], Any], what: str, *, within: float = 40, bare: Bare | None = None) -> Any:

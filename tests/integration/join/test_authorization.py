@@ -5,10 +5,10 @@ Generated from the protos: a new RPC, and a new service, are in it by themselves
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,7 +20,10 @@ from tests.support.etcd import EtcdProcess, needs_etcd
 from tests.support.manager_process import ManagerProcess, connect, ready
 
 import pyswarm_core.v1
-from pyswarm_core import tls
+from pyswarm_core import kinds, tls
+from pyswarm_core.etcd.store import EtcdStore
+from pyswarm_core.store.base import Put
+from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.join import policy
 
 pytestmark = needs_etcd
@@ -48,10 +51,17 @@ def authority() -> tls.Authority:
 
 
 @pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory, authority: tls.Authority) -> Iterator[ManagerProcess]:
-    folder: Path = tmp_path_factory.mktemp("authorization")
+def etcd(tmp_path_factory: pytest.TempPathFactory, authority: tls.Authority) -> Iterator[EtcdProcess]:
     identity = authority.issue(common_name="etcd", role="etcd", addresses=["127.0.0.1"])
-    with EtcdProcess(folder, identity=identity) as etcd, ManagerProcess(folder, authority, [etcd.endpoint]) as manager:
+    with EtcdProcess(tmp_path_factory.mktemp("etcd"), identity=identity) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def manager(
+    tmp_path_factory: pytest.TempPathFactory, authority: tls.Authority, etcd: EtcdProcess
+) -> Iterator[ManagerProcess]:
+    with ManagerProcess(tmp_path_factory.mktemp("manager"), authority, [etcd.endpoint]) as manager:
         yield manager
         assert "traceback" not in manager.log.read_text().lower(), manager.log.read_text()[-3000:]
 
@@ -130,7 +140,8 @@ async def test_strangers_are_refused_by_tls(address: str, authority: tls.Authori
 async def test_each_role_may_what_the_policy_says(address: str, authority: tls.Authority, role: Any, name: str) -> None:
     identity = authority.issue(common_name="somebody", role=role)
     async with channel(address, tls.client_credentials(identity)) as dialled:
-        error = await call(dialled, name, timeout=2)
+        # Those that may get a stream that says nothing, and are not to be waited for; the others an answer at once.
+        error = await call(dialled, name, timeout=2 if role in policy.allowed(name) else 20)
     if role in policy.allowed(name):
         said_no = error is not None and error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert not said_no or "may not call" not in (error.details() or "")
@@ -140,6 +151,35 @@ async def test_each_role_may_what_the_policy_says(address: str, authority: tls.A
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED, error
     assert role in details and name.rpartition("/")[2] in details
     assert ": " in details, "it says what to do"
+
+
+@pytest.fixture(scope="module")
+def removed(manager: ManagerProcess, etcd: EtcdProcess, authority: tls.Authority) -> str:
+    """A node that is none any more."""
+
+    async def remove() -> None:
+        store = EtcdStore.connect([etcd.endpoint], authority.issue(common_name="m", role="manager"))
+        node = pb.RemovedNode(id="gone", hostname="host-9")
+        try:
+            await store.txn([], [Put(kinds.key_of(node), kinds.encode(node))])
+        finally:
+            await store.close()
+
+    asyncio.run(remove())
+    return "gone"
+
+
+@pytest.mark.parametrize("role", ["worker", "manager"])
+@pytest.mark.parametrize("name", SERVED)
+async def test_a_removed_node_is_refused(
+    address: str, authority: tls.Authority, removed: str, role: tls.Role, name: str
+) -> None:
+    identity = authority.issue(common_name=removed, role=role)
+    async with channel(address, tls.client_credentials(identity)) as dialled:
+        error = await call(dialled, name)
+    assert error is not None and error.code() is grpc.StatusCode.PERMISSION_DENIED, error
+    assert "host-9 was removed" in (error.details() or "") and "pyswarm join" in (error.details() or "")
+    assert any(key == "pyswarm-removed" for key, _ in error.trailing_metadata() or ())
 
 
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.containing_service.name == "Dispatcher"])

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.join.hosts import PYSWARM, Bare, bare_hosts, eventually
+from tests.integration.join.hosts import PYSWARM, Bare, bare_hosts, eventually, start
 
 from pyswarm_core import tls
 from pyswarm_core.enrolment import public_key_of, request_of
@@ -107,36 +107,13 @@ def test_a_second_manager(bare: list[Bare], token: str, worker: Bare) -> None:
     third = bare[2]
     third.start(third.run("join", "--token", manager_token, bare[0].address))
     eventually(lambda: _ready(bare[0], before + 1), "the manager's node is ready", bare=third)
-    eventually(lambda: "etcd member has a vote" in third.log("manager"), "its etcd votes", bare=third)
+    eventually(lambda: "etcd member has a vote" in bare[0].log("manager"), "its etcd votes", bare=third)
 
     def both_manage() -> bool:
         said = sorted(n["manager_status"] for n in third.nodes() if n["manager_status"])
         return said == ["leader", "reachable"]
 
     eventually(both_manage, "asked by the new manager, both manage", bare=third)
-
-
-def test_leave_and_join_again(bare: list[Bare], token: str, worker: Bare) -> None:
-    said = worker.run("leave", code=1)
-    assert "still runs here" in said
-    former = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
-    worker.stop("agent")
-    worker.run("leave")
-    assert not worker.files()
-    assert "in no cluster" in worker.run("leave", code=1)
-    bare[0].run("node", "rm", "--force", former)
-    now = bare[0].run("swarm", "join-token", "worker", "-q").strip()
-    worker.start(worker.run("join", "--token", now, bare[0].address))
-    again = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
-    assert again != former
-    eventually(
-        lambda: any(n["id"] == again and n["status"] == "ready" for n in bare[0].nodes()), "it is back", bare=worker
-    )
-
-
-def test_a_manager_leaves_by_force_alone(bare: list[Bare], token: str) -> None:
-    assert "--force" in bare[0].run("leave", code=1)
-    assert bare[0].pid("manager")
 
 
 def test_a_workers_agent_renews_its_certificate(bare: list[Bare], token: str, worker: Bare) -> None:
@@ -181,3 +158,55 @@ def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare
 
     with pytest.raises(StoreUnavailable):
         asyncio.run(read())
+
+
+def test_leave_and_join_again(bare: list[Bare], token: str, worker: Bare) -> None:
+    former = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
+    said = worker.run("leave")
+    assert "has left its cluster" in said
+    assert former not in {node["id"] for node in bare[0].nodes()}, "it said goodbye by itself"
+    assert worker.pid("agent") is None
+    assert not worker.files()
+    assert not {"agent", "images", "rootfs", "tasks"} & {path.name for path in worker.host.data.iterdir()}
+    assert "in no cluster" in worker.run("leave", code=1)
+    now = bare[0].run("swarm", "join-token", "worker", "-q").strip()
+    worker.start(worker.run("join", "--token", now, bare[0].address))
+    again = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
+    assert again != former
+    eventually(
+        lambda: any(n["id"] == again and n["status"] == "ready" for n in bare[0].nodes()), "it is back", bare=worker
+    )
+
+
+def test_a_removed_node_stays_away(bare: list[Bare], token: str, worker: Bare) -> None:
+    """Its agent lives, and is refused until the host joins anew."""
+    former = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
+    bare[0].run("node", "rm", "--force", former)
+    eventually(lambda: "was removed from this cluster" in worker.log("agent"), "its agent is told", bare=worker)
+    assert worker.pid("agent")
+    worker.stop("agent")
+    start(worker, "agent")
+    before = worker.log("agent").count("was removed from this cluster")
+    eventually(lambda: worker.log("agent").count("was removed from this cluster") > before, "told again", bare=worker)
+    assert former not in {node["id"] for node in bare[0].nodes()}
+    worker.run("leave")
+    now = bare[0].run("swarm", "join-token", "worker", "-q").strip()
+    worker.start(worker.run("join", "--token", now, bare[0].address))
+    eventually(lambda: _ready(bare[0], len(bare[0].nodes())), "it is another node now", bare=worker)
+
+
+def test_managers_leave_but_for_the_last(bare: list[Bare], token: str) -> None:
+    first, third = bare[0], bare[2]
+    leader = next(h for h in (first, third) if _status(first, h) == "leader")
+    stays = third if leader is first else first
+    leader.run("leave")
+    assert _status(stays, stays) == "leader"
+    assert not leader.files() and not (leader.host.data / "etcd").exists()
+    assert leader.host.name not in {node["hostname"] for node in stays.nodes()}
+    said = stays.run("leave", code=1)
+    assert "only manager" in said and "--force" in said
+    assert stays.pid("manager")
+
+
+def _status(asked: Bare, of: Bare) -> str:
+    return next(n["manager_status"] for n in asked.nodes() if n["hostname"] == of.host.name)

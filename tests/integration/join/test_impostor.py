@@ -78,13 +78,11 @@ async def test_the_real_one_signs_what_the_token_is_for() -> None:
     seed = Seed.create(REAL)
     await _take(vault, seed)
 
-    async def managers() -> dict[str, str]:
-        return {"m": "10.0.0.1:2377"}
-
     import random
 
     manager = REAL.issue(common_name="m", role="manager")
-    servicer = JoinServicer(vault, managers, ["10.0.0.1:2379"], "10.128.0.0/10", random.SystemRandom())
+    pool = "10.128.0.0/10"
+    servicer = JoinServicer(vault, lambda: ["10.0.0.1:2377"], lambda: ["10.0.0.1:2379"], pool, random.SystemRandom())
     async with serving(servicer, manager.key_pem, manager.cert_pem + REAL.ca_pem) as where:
         found = {}
         for role in ("worker", "manager"):

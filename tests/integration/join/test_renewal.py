@@ -108,7 +108,7 @@ async def test_a_worker_is_renewed_while_it_is_a_member(
             current = tls.client_credentials(tls.Identity.load(folder))
             return grpc.aio.secure_channel(address, current, options=tls.channel_options())
 
-        signer = certificates.RemoteSigner(channel, ["127.0.0.1:1", manager.address])
+        signer = certificates.RemoteSigner(channel, lambda: ["127.0.0.1:1", manager.address])
         with pytest.raises(PyswarmError, match="not a member"):
             await signer(request_of(identity.key_pem))
 
@@ -117,7 +117,7 @@ async def test_a_worker_is_renewed_while_it_is_a_member(
             while not (await stub.ListNodes(control.ListRequest())).nodes:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             renewing = asyncio.create_task(
-                certificates.keep_fresh(folder, channel, [manager.address], random.Random(1))
+                certificates.keep_fresh(folder, channel, lambda: [manager.address], random.Random(1))
             )
             try:
                 await eventually(lambda: tls.Identity.load(folder).cert_pem != identity.cert_pem, "it is renewed")

@@ -130,8 +130,6 @@ def test_every_flag_with_nonsense(run: Run, cluster: FakeControl, words: str, tm
         (["service"], 125, "a command is missing"),
         (["node", "update", "host-1"], 125, "nothing to change"),
         (["node", "update", "host-1", "--availability", "gone"], 125, "active, pause, drain"),
-        (["node", "promote", "host-1"], 1, "is not in this version"),
-        (["node", "demote", "host-1"], 1, "is not in this version"),
         (["network", "create", "a b"], 125, "cannot be a network's name"),
         (["network", "create", "a", "--subnet", "10.0.0.1/24"], 125, "bits set beyond its length"),
         (["image", "build", "."], 125, "missing option '-t'"),

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm_cli.bootstrap import configs, host, units
-from pyswarm_cli.bootstrap.member import Member, check_data_dir
 from pyswarm_cli.commands.agent import DAEMON as AGENT
 from pyswarm_cli.commands.daemon import run_command
 from pyswarm_cli.commands.manager import DAEMON as MANAGER
 from pyswarm_core.errors import InvalidInput
+from pyswarm_core.membership import configs, daemons, units
+from pyswarm_core.membership.member import Member, check_data_dir
 
 MEMBER = Member("n1", "manager", "10.0.0.1", "host-1", ("10.0.0.1:2377",), ("10.0.0.1:2379",))
 
@@ -25,7 +25,7 @@ WORKER = Member("n2", "worker", "10.0.0.2", "host-2", ("10.0.0.1:2377",))
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze: install the package systemd")
 def test_systemd_takes_them(tmp_path: Path) -> None:
-    for name, text in units.units(MEMBER, "/bin/true", "/bin/true").items():
+    for name, text in units.units(MEMBER, "/bin/true").items():
         (tmp_path / name).write_text(text)
         done = subprocess.run(
             ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", str(tmp_path / name)],
@@ -38,7 +38,7 @@ def test_systemd_takes_them(tmp_path: Path) -> None:
 
 
 def test_stopping_the_agent_leaves_containers() -> None:
-    agent = units.units(WORKER, "/bin/true", "")[units.name("agent")]
+    agent = units.units(WORKER, "/bin/true")[units.name("agent")]
     for line in ("KillMode=process", "Delegate=yes", "Restart=always", "WatchdogSec=30s", "Type=notify"):
         assert f"\n{line}\n" in agent
     # each of these would give it a mount namespace, or be inherited by containers
@@ -47,7 +47,7 @@ def test_stopping_the_agent_leaves_containers() -> None:
 
 
 def test_a_worker_has_an_agent_alone() -> None:
-    assert list(units.units(WORKER, "/bin/true", "")) == ["pyswarm-agent.service"]
+    assert list(units.units(WORKER, "/bin/true")) == ["pyswarm-agent.service"]
     assert list(configs.files(WORKER, cluster="", initial="", initial_state="")) == ["agent.env"]
 
 
@@ -65,7 +65,7 @@ def test_every_variable_is_a_setting() -> None:
 
 def test_another_data_folder() -> None:
     member = dataclasses.replace(MEMBER, data_dir="/srv/pyswarm")
-    made = units.units(member, "/bin/true", "/bin/true")
+    made = units.units(member, "/bin/true")
     assert all("\nRequiresMountsFor=/srv/pyswarm\n" in text for text in made.values())
     assert "\nReadWritePaths=/srv/pyswarm/etcd\n" in made[units.name("etcd")]
     assert "\nReadWritePaths=/srv/pyswarm/manager " in made[units.name("manager")]
@@ -83,9 +83,9 @@ def test_what_is_no_place_for_data(path: str) -> None:
 def test_units_call_pyswarm_by_the_link_that_an_upgrade_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Path(sys.executable).with_name("pyswarm")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert host.pyswarm_command() == str(script)
+    assert daemons.pyswarm_command() == str(script)
     (tmp_path / "pyswarm").symlink_to(script)
-    assert host.pyswarm_command() == str(tmp_path / "pyswarm")
+    assert daemons.pyswarm_command() == str(tmp_path / "pyswarm")
     (tmp_path / "pyswarm").unlink()
     (tmp_path / "pyswarm").symlink_to("/bin/true")
-    assert host.pyswarm_command() == str(script), "another program of that name"
+    assert daemons.pyswarm_command() == str(script), "another program of that name"

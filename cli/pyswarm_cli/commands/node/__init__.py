@@ -11,10 +11,10 @@ VERBS = {
     "ls": Lazy(f"{_HERE}.show:ls", "List nodes"),
     "inspect": Lazy(f"{_HERE}.show:inspect", "Show everything about nodes"),
     "ps": Lazy(f"{_HERE}.show:ps", "List the tasks on nodes"),
-    "update": Lazy(f"{_HERE}.change:update", "Change a node's availability and labels"),
+    "update": Lazy(f"{_HERE}.change:update", "Change a node's availability, labels and role"),
     "rm": Lazy(f"{_HERE}.change:rm", "Remove nodes that are down from the cluster"),
-    "promote": Lazy(f"{_HERE}.change:promote", "Not in this version"),
-    "demote": Lazy(f"{_HERE}.change:demote", "Not in this version"),
+    "promote": Lazy(f"{_HERE}.change:promote", "Make nodes managers"),
+    "demote": Lazy(f"{_HERE}.change:demote", "Make managers workers"),
 }
 
 

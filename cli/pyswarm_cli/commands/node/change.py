@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from pyswarm_cli.client import Cluster
@@ -30,7 +32,9 @@ ATTEMPTS = 10  # how often a change is made anew because somebody else changed t
     metavar="active|pause|drain",
     help="pause: no new tasks; drain: its tasks move away.",
 )
-@click.option("--role", type=Parsed("role", ROLES), metavar="worker|manager", help="Not in this version.")
+@click.option(
+    "--role", type=Parsed("role", ROLES), metavar="worker|manager", help="As promote and demote do, but does not wait."
+)
 @click.option("--label-add", multiple=True, type=Parsed("label", pairs.label), metavar="KEY=VALUE", help="Set a label.")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
 @with_cluster
@@ -42,20 +46,25 @@ def update(
     label_add: tuple[tuple[str, str], ...],
     label_rm: tuple[str, ...],
 ) -> None:
-    """Change a node's availability and labels."""
+    """Change a node's availability, labels and role."""
     if availability is None and role is None and not label_add and not label_rm:
         raise click.UsageError("nothing to change; give --availability, --label-add, --label-rm or --role")
+    store(cluster, node, lambda stored: changed(stored, availability, role, dict(label_add), label_rm))
+    click.echo(node)
+
+
+def store(cluster: Cluster, ref: str, change: Callable[[pb.Node], spec.NodeSpec]) -> pb.Node:
+    """Returns it as it is stored. `change`: from the node as it is to the spec that is wanted. Conflict: others change
+    it all the time."""
     for attempt in range(ATTEMPTS):
-        stored = cluster.read(lambda stub: stub.GetNode, control.Ref(ref=node))
-        wanted = changed(stored, availability, role, dict(label_add), label_rm)
-        request = control.UpdateNodeRequest(ref=stored.id, version=stored.version, spec=wanted)
+        stored = cluster.read(lambda stub: stub.GetNode, control.Ref(ref=ref))
+        request = control.UpdateNodeRequest(ref=stored.id, version=stored.version, spec=change(stored))
         try:
-            cluster.change(lambda stub: stub.UpdateNode, request)
-            break
+            return cluster.change(lambda stub: stub.UpdateNode, request)
         except errors.Conflict:
             if attempt == ATTEMPTS - 1:
                 raise
-    click.echo(node)
+    raise AssertionError("unreachable")
 
 
 def changed(
@@ -70,10 +79,8 @@ def changed(
     wanted.CopyFrom(node.spec)
     if availability is not None:
         wanted.availability = availability
-    if role is not None and role != node.spec.role:
-        raise errors.PreconditionFailed(
-            "a node's role cannot be changed in this version: it is that of the certificate it was given"
-        )
+    if role is not None:
+        wanted.role = role
     for key in remove:
         wanted.labels.pop(key, None)
     wanted.labels.update(add)
@@ -94,17 +101,33 @@ def rm(cluster: Cluster, nodes: tuple[str, ...], force: bool) -> None:
     for_each(nodes, remove)
 
 
-def _not_yet(name: str) -> click.Command:
-    @click.command(name)
-    @click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
-    def command(nodes: tuple[str, ...]) -> None:
-        """Not in this version."""
-        raise errors.PreconditionFailed(
-            f"'pyswarm node {name}' is not in this version: a node's role is that of the certificate it was given"
-        )
-
-    return command
+_DETACH = click.option("-d", "--detach", is_flag=True, help="Do not wait until the host has carried it out.")
 
 
-promote = _not_yet("promote")
-demote = _not_yet("demote")
+@click.command("promote")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@_DETACH
+@with_cluster
+def promote(cluster: Cluster, nodes: tuple[str, ...], detach: bool) -> None:
+    """Make nodes managers, one after the other.
+
+    Each host gets a manager's certificates, and starts etcd and a manager. Have 1, 3 or 5 managers.
+    """
+    from pyswarm_cli.commands.node import roles
+
+    for_each(nodes, lambda ref: roles.change(cluster, ref, spec.NODE_ROLE_MANAGER, detach=detach))
+
+
+@click.command("demote")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@_DETACH
+@with_cluster
+def demote(cluster: Cluster, nodes: tuple[str, ...], detach: bool) -> None:
+    """Make managers workers, one after the other.
+
+    Its part in etcd ends, then its manager and etcd are stopped and their files removed; its containers stay. Refused
+    for the last manager, and where etcd would lose its majority.
+    """
+    from pyswarm_cli.commands.node import roles
+
+    for_each(nodes, lambda ref: roles.change(cluster, ref, spec.NODE_ROLE_WORKER, detach=detach))

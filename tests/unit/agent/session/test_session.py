@@ -65,6 +65,12 @@ class Ear:
     def logs_wanted(self, request: wire.LogRequest, address: str) -> None:
         self.logs.append((request.request_id, address))
 
+    def stands(self, standing: wire.Standing) -> None:
+        self.standing = standing
+
+    def removed(self) -> None:
+        self.was_removed = True
+
     def logs_cancelled(self, request_id: str) -> None:
         self.logs.append((request_id, ""))
 

@@ -101,6 +101,21 @@ def test_it_returns_to_the_manager_that_it_was_with() -> None:
     assert dialer.next()[0] == "b"
 
 
+def test_it_learns_who_manages_and_does_not_forget_who_did() -> None:
+    dialer = Dialer(["a", "b"], random.Random(1))
+    dialer.next()
+    dialer.failed()  # on to b
+    dialer.learn(["c", "b", "d"])
+    assert dialer.managers == ("b", "d", "a", "c"), "from the one it is at; the first-known are tried for ever"
+    tried = set()
+    for _ in range(4):
+        tried.add(dialer.next()[0])
+        dialer.failed()
+    assert tried == {"a", "b", "c", "d"}
+    dialer.learn(["c"])
+    assert set(dialer.managers) == {"c", "a", "b"}
+
+
 def test_ordinary_statuses_wait_a_little_and_urgent_ones_hardly() -> None:
     clock = Clock()
     box = StatusBox(clock)

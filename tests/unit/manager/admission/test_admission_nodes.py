@@ -64,13 +64,14 @@ def test_the_last_manager_cannot_be_demoted() -> None:
 def test_remove_node() -> None:
     world = cluster()
     with pytest.raises(PreconditionFailed, match="demote it with `pyswarm node demote host-1` first"):
-        admission.remove_node(world, world.nodes["host-1"], force=True)
+        admission.remove_node(world, world.nodes["host-1"], force=True, now=NOW)
     with pytest.raises(PreconditionFailed, match="host-2 is not down"):
-        admission.remove_node(world, world.nodes["host-2"], force=False)
-    world.apply(Plan(steps=(admission.remove_node(world, world.nodes["host-3"], force=False),)))
+        admission.remove_node(world, world.nodes["host-2"], force=False, now=NOW)
+    world.apply(Plan(steps=(admission.remove_node(world, world.nodes["host-3"], force=False, now=NOW),)))
     assert list(world.nodes) == ["host-1", "host-2"]
+    assert [n.hostname for n in world.removed.values()] == ["host-3"], "its certificate is refused from now on"
     assert number(world) == 4, "3 was given once"
-    world.apply(Plan(steps=(admission.remove_node(world, world.nodes["host-2"], force=True),)))
+    world.apply(Plan(steps=(admission.remove_node(world, world.nodes["host-2"], force=True, now=NOW),)))
     assert number(world) == 4
 
 

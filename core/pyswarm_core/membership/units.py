@@ -7,7 +7,7 @@ the cgroups below it are its own to fill (Delegate): containers outlive it.
 
 from __future__ import annotations
 
-from pyswarm_cli.bootstrap.member import ETC, Member
+from pyswarm_core.membership.member import ETC, Member
 
 FOLDER = "/etc/systemd/system"
 _RESTART = """Restart=always
@@ -42,14 +42,14 @@ def name(daemon: str) -> str:
     return f"pyswarm-{daemon}.service"
 
 
-def units(member: Member, pyswarm: str, etcd: str) -> dict[str, str]:
-    """Unit name → text. `pyswarm`, `etcd`: absolute paths, or a command line that begins with one."""
+def units(member: Member, pyswarm: str) -> dict[str, str]:
+    """Unit name → text. `pyswarm`: an absolute path, or a command line that begins with one."""
     data = member.data_dir
-    made = {"etcd": _etcd(etcd, data), "manager": _manager(pyswarm, data), "agent": _agent(pyswarm, data)}
+    made = {"etcd": _etcd(pyswarm, data), "manager": _manager(pyswarm, data), "agent": _agent(pyswarm, data)}
     return {name(daemon): made[daemon] for daemon in member.daemons}
 
 
-def _etcd(etcd: str, data: str) -> str:
+def _etcd(pyswarm: str, data: str) -> str:
     return f"""[Unit]
 Description=etcd, the store of pyswarm
 Documentation=man:etcd(1)
@@ -63,7 +63,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 EnvironmentFile={ETC}/etcd.env
-ExecStart={etcd}
+ExecStart={pyswarm} etcd run
 # A member that waits for the others is not ready, and not stuck.
 TimeoutStartSec=infinity
 {_RESTART}LimitNOFILE=65536

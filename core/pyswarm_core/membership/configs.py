@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pyswarm_cli.bootstrap.member import API_PORT, ETC, ETCD_PEER_PORT, ETCD_PORT, JOIN_PORT, Member
+from pyswarm_core.membership.member import API_PORT, ETC, ETCD_PEER_PORT, ETCD_PORT, JOIN_PORT, Member
 from pyswarm_core.tls import STORE_NAME
 
 _HEAD = "# Written by 'pyswarm init' or 'pyswarm join'. What you change here holds from the daemon's next start.\n"
 
 
 def files(member: Member, *, cluster: str, initial: str, initial_state: str, address_pool: str = "") -> dict[str, str]:
-    """File name → content. `cluster`: etcd's initial-cluster-token; `initial`: NAME=URL,… of its members;
-    `address_pool`: "" = the manager's default."""
+    """File name → content. `cluster`: etcd's initial-cluster-token; `initial`: NAME=URL,… of its members, "" for a
+    member that asks a manager before it starts; `address_pool`: "" = the manager's default."""
     found = {"agent.env": _agent(member)}
     if member.role == "manager":
         found["manager.env"] = _manager(member, address_pool)
@@ -84,6 +84,12 @@ def _etcd(member: Member, cluster: str, initial: str, initial_state: str) -> str
             "ETCD_PEER_CERT_ALLOWED_HOSTNAME": STORE_NAME,
         }
     )
+
+
+def with_value(text: str, name: str, value: str) -> str:
+    """A file of variables with this one changed; what else is in it stays."""
+    lines = [line for line in text.splitlines() if not line.startswith(f"{name}=")]
+    return "\n".join([*lines, f'{name}="{value}"']) + "\n" if f'{name}="{value}"' not in text.splitlines() else text
 
 
 def peer_url(address: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from pyswarm_core.errors import InvalidInput, PreconditionFailed
@@ -13,6 +13,7 @@ from pyswarm_core.errors import InvalidInput, PreconditionFailed
 API_PORT, JOIN_PORT, ETCD_PORT, ETCD_PEER_PORT = 2377, 2378, 2379, 2380
 ETC = Path("/etc/pyswarm")
 DATA = Path("/var/lib/pyswarm")
+RUN = Path("/run/pyswarm")
 RECORD = ETC / "node.json"
 
 
@@ -41,6 +42,7 @@ class Member:
     managers: tuple[str, ...]  # HOST:PORT of the API
     etcd: tuple[str, ...] = ()  # HOST:PORT; managers only, its own among them
     data_dir: str = str(DATA)
+    context: str = "/root/.config/pyswarm/contexts/default"  # folder of root's for the command line, on a manager
 
     @property
     def daemons(self) -> tuple[str, ...]:
@@ -48,23 +50,34 @@ class Member:
         return ("etcd", "manager", "agent") if self.role == "manager" else ("agent",)
 
 
-def load() -> Member | None:
+def load(path: Path = RECORD) -> Member | None:
     """None: this host is no member. PreconditionFailed: its record makes no sense."""
     try:
-        document = json.loads(RECORD.read_text())
-        return Member(**{**document, "managers": tuple(document["managers"]), "etcd": tuple(document["etcd"])})
+        document = json.loads(path.read_text())
+        known = {field.name for field in fields(Member)}  # a later version's record may have more
+        lists = {name: tuple(document[name]) for name in ("managers", "etcd")}
+        return Member(**{**{key: value for key, value in document.items() if key in known}, **lists})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
         raise PreconditionFailed(
-            f"{RECORD} cannot be read as this host's membership; mend it, or remove it with 'pyswarm leave --force'"
+            f"{path} cannot be read as this host's membership; mend it, or remove it with 'pyswarm leave --force'"
         ) from None
 
 
-def save(member: Member) -> None:
-    draft = RECORD.with_suffix(".new")
+def save(member: Member, path: Path = RECORD) -> None:
+    draft = path.with_suffix(".new")
     draft.write_text(json.dumps(asdict(member), indent=2) + "\n")
-    draft.replace(RECORD)
+    draft.replace(path)
+
+
+def follow(managers: tuple[str, ...], path: Path = RECORD) -> Member | None:
+    """Who manages the cluster has changed: the record says so from now on. Returns it; None: there is none."""
+    found = load(path)
+    if found is not None and found.managers != managers:
+        found = replace(found, managers=managers)
+        save(found, path)
+    return found
 
 
 def refuse_members() -> None:
