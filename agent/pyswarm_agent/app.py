@@ -41,7 +41,7 @@ from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
 from pyswarm_agent.settings import Settings
 from pyswarm_agent.tasks.request import Here
-from pyswarm_core import tls
+from pyswarm_core import reload, tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.membership import member
@@ -74,6 +74,7 @@ async def _until_signal(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    reload.on_hangup("PYSWARM_AGENT_LOG_LEVEL")
     await serve(settings, stop)
 
 

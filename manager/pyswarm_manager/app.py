@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc
 
-from pyswarm_core import tls
+from pyswarm_core import reload, tls
 from pyswarm_core.errors import PreconditionFailed, PyswarmError, StoreUnavailable
 from pyswarm_core.etcd.client import Client
 from pyswarm_core.etcd.store import EtcdStore
@@ -86,6 +86,7 @@ async def _until_signal(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    reload.on_hangup("PYSWARM_MANAGER_LOG_LEVEL")
     await serve(settings, stop)
 
 

@@ -89,7 +89,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 EnvironmentFile={ETC}/manager.env
+Environment=PYSWARM_ENV_FILE={ETC}/manager.env
 ExecStart={pyswarm} manager run
+ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30s
 {_RESTART}LimitNOFILE=65536
 OOMScoreAdjust=-800
@@ -112,7 +114,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 EnvironmentFile={ETC}/agent.env
+Environment=PYSWARM_ENV_FILE={ETC}/agent.env
 ExecStart={pyswarm} agent run
+ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30s
 {_RESTART}# Containers and their monitors live on when the agent is stopped, restarted or killed.
 KillMode=process
