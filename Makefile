@@ -4,11 +4,11 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak unit integration lint fmt bench sim proto clean ci
+.PHONY: help setup demo test ansible-test soak unit integration lint fmt bench sim proto clean ci
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
 
 setup: ## install Debian packages and make .venv/bin/pyswarm
 	@scripts/setup.sh
@@ -22,7 +22,10 @@ unit: setup ## planners, machines, parsers, stores
 	@$(PY) -m pytest tests/unit -n auto
 
 integration: setup ## real etcd, containers, kernels, hosts of the lab
-	@$(PY) -m pytest tests/integration
+	@$(PY) -m pytest tests/integration -m "not ansible"
+
+ansible-test: setup ## real hosts with systemd, by the playbooks: install, upgrade, reboot, drain, reset
+	@$(PY) -m pytest tests/integration/ansible -rP --timeout 1200
 
 soak: setup ## the full counts that the issues ask for
 	@SOAK=1 $(PY) -m pytest tests/integration -m lab --timeout 3600
@@ -33,6 +36,7 @@ lint: setup ## ruff, mypy --strict, import-linter, drift of generated code
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@scripts/proto.sh --check
+	@cd deploy/ansible && PATH=$(CURDIR)/.venv/bin:$$PATH ansible-lint -q --offline playbooks
 
 fmt: setup ## format
 	@.venv/bin/ruff check --fix -q .

@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3-venv etcd-server conmon catatonit skopeo buildah golang-github-containers-common nftables
-  conntrack iproute2 procps util-linux docker-registry busybox-static prometheus)
+  conntrack iproute2 procps util-linux docker-registry busybox-static prometheus
+  mmdebstrap openssh-client curl)
 
 stamp=.setup.stamp
 want=$(sha256sum pyproject.toml scripts/setup.sh | sha256sum)
