@@ -150,6 +150,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     _answer_names(dns),
                     notifier.keep_alive(),
                     membership.run(),
+                    certificates.keep_context_fresh(membership.context, lambda: dialer.managers, random.SystemRandom()),
                     certificates.keep_fresh(
                         settings.tls_dir, connector.channel, lambda: dialer.managers, random.SystemRandom()
                     ),

@@ -31,6 +31,19 @@ def renewal_time(valid_from: float, valid_to: float, fraction: float) -> float:
     return valid_from + (valid_to - valid_from) * (EARLIEST + (LATEST - EARLIEST) * fraction)
 
 
+async def renew_when_due(folder: Path, sign: Sign, fraction: float) -> tuple[float, Identity | None]:
+    """The new one, when it was due; else None and the seconds until it is. Raises PyswarmError."""
+    identity = Identity.load(folder)
+    due = renewal_time(*validity_of(identity.cert_pem), fraction) - time()
+    if due > 0:
+        return due, None
+    certificate = await sign(request_of(identity.key_pem))
+    fresh = Identity(identity.ca_pem, certificate, identity.key_pem)
+    fresh.save_certificate(folder)
+    log.info("certificate renewed", folder=folder, role=fresh.subject.role, expires_at=fresh.expires_at)
+    return 0.0, fresh
+
+
 async def keep_fresh(
     folder: Path,
     sign: Sign,
@@ -50,14 +63,10 @@ async def keep_fresh(
             if only and identity.subject.role != only:
                 await asyncio.sleep(LOOK_AGAIN)
                 continue
-            due = renewal_time(*validity_of(identity.cert_pem), fraction) - time()
-            if due > 0:
+            due, fresh = await renew_when_due(folder, sign, fraction)
+            if fresh is None:
                 await asyncio.sleep(min(due, LOOK_AGAIN))
                 continue
-            certificate = await sign(request_of(identity.key_pem))
-            fresh = Identity(identity.ca_pem, certificate, identity.key_pem)
-            fresh.save_certificate(folder)
-            log.info("certificate renewed", folder=folder, role=fresh.subject.role, expires_at=fresh.expires_at)
             if renewed is not None:
                 await renewed(fresh)
             retry, fraction = RETRY, rng.random()

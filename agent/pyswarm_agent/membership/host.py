@@ -41,6 +41,16 @@ class HostMembership:
         """`changed`: this node's certificate is another."""
         self._has_changed = changed
 
+    def context(self) -> Path | None:
+        """The folder of root's context, where there is one to look after."""
+        try:
+            found = member.load(self._record)
+        except PyswarmError:
+            return None
+        if found is None or found.role != "manager" or not (Path(found.context) / context.DOCUMENT).exists():
+            return None
+        return Path(found.context)
+
     def stands(self, standing: wire.Standing) -> None:
         self._wanted = standing
         self._changed.set()

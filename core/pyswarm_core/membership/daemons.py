@@ -162,10 +162,17 @@ def processes(daemon: str) -> list[int]:
                     continue  # a container's, or another host's in namespaces on this machine
             except OSError:
                 continue
-            is_etcd = daemon == "etcd" and Path(words[0]).name == "etcd"
-            if is_etcd or ([daemon, "run"] == words[-3:-1] and any("pyswarm" in word for word in words)):
+            if _runs(words, daemon):
                 found.append(int(entry.name))
     return found
+
+
+def _runs(words: Sequence[str], daemon: str) -> bool:
+    """A command line: etcd's own, or `… pyswarm … DAEMON run …`."""
+    if daemon == "etcd" and Path(words[0]).name == "etcd":
+        return True
+    pairs = [i for i in range(1, len(words) - 1) if words[i] == daemon and words[i + 1] == "run"]
+    return bool(pairs) and any("pyswarm" in word for word in words[: pairs[0]])
 
 
 def _end(daemon: str, number: signal.Signals, within: float) -> bool:

@@ -142,7 +142,7 @@ class MembershipServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Renew(self, request, context):
-        """New certificates for those that the caller has: same name, same role. For nodes.
+        """New certificates for those that the caller has: same name, same role. For nodes and users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,7 @@ class MembershipStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MembershipAsyncStub: ...
     Renew: _grpc.UnaryUnaryMultiCallable[_join_pb2.RenewRequest, _join_pb2.RenewResponse]
-    """New certificates for those that the caller has: same name, same role. For nodes."""
+    """New certificates for those that the caller has: same name, same role. For nodes and users."""
     ChangeRole: _grpc.UnaryUnaryMultiCallable[_join_pb2.ChangeRoleRequest, _join_pb2.ChangeRoleResponse]
     """Certificates for the role that is stored for the caller's node, which makes it one. For nodes."""
     PrepareEtcd: _grpc.UnaryUnaryMultiCallable[_join_pb2.PrepareEtcdRequest, _join_pb2.PrepareEtcdResponse]
@@ -73,7 +73,7 @@ class MembershipStub:
 class MembershipAsyncStub(MembershipStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Renew: _aio.UnaryUnaryMultiCallable[_join_pb2.RenewRequest, _join_pb2.RenewResponse]  # type: ignore[assignment]
-    """New certificates for those that the caller has: same name, same role. For nodes."""
+    """New certificates for those that the caller has: same name, same role. For nodes and users."""
     ChangeRole: _aio.UnaryUnaryMultiCallable[_join_pb2.ChangeRoleRequest, _join_pb2.ChangeRoleResponse]  # type: ignore[assignment]
     """Certificates for the role that is stored for the caller's node, which makes it one. For nodes."""
     PrepareEtcd: _aio.UnaryUnaryMultiCallable[_join_pb2.PrepareEtcdRequest, _join_pb2.PrepareEtcdResponse]  # type: ignore[assignment]
@@ -93,7 +93,7 @@ class MembershipServicer(metaclass=_abc_1.ABCMeta):
         request: _join_pb2.RenewRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_join_pb2.RenewResponse, _abc.Awaitable[_join_pb2.RenewResponse]]:
-        """New certificates for those that the caller has: same name, same role. For nodes."""
+        """New certificates for those that the caller has: same name, same role. For nodes and users."""
 
     @_abc_1.abstractmethod
     def ChangeRole(

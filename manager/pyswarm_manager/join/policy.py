@@ -18,7 +18,7 @@ SERVICES: dict[str, frozenset[str]] = {
 }
 # Of a service, what other roles may call.
 METHODS: dict[str, frozenset[str]] = {
-    "pyswarm.v1.Membership/Renew": NODES,
+    "pyswarm.v1.Membership/Renew": EVERYBODY,
     "pyswarm.v1.Membership/ChangeRole": NODES,
     "pyswarm.v1.Membership/PrepareEtcd": MANAGERS,
     "pyswarm.v1.Membership/Leave": NODES,

@@ -160,6 +160,20 @@ def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare
         asyncio.run(read())
 
 
+def test_roots_context_renews_itself(bare: list[Bare], token: str) -> None:
+    first, context = bare[0], bare[0].host.data / "root-context" / "contexts" / "default"
+    old = tls.Identity.load(context)
+    short = _authority_of(first).certify(
+        public_key_of(request_of(old.key_pem)), common_name=old.subject.common_name, role="client", days=60 / 86400
+    )
+    first.stop("agent")
+    (context / "cert.pem").write_bytes(short)
+    start(first, "agent")
+    eventually(lambda: tls.Identity.load(context).expires_at > old.expires_at - 86400, "it is renewed", bare=first)
+    assert tls.Identity.load(context).subject == old.subject
+    assert first.nodes(), "and is good for something"
+
+
 def test_leave_and_join_again(bare: list[Bare], token: str, worker: Bare) -> None:
     former = tls.Identity.load(worker.host.etc / "pyswarm" / "tls").subject.common_name
     said = worker.run("leave")
