@@ -19,7 +19,7 @@ from pyswarm_core.log import get_logger
 
 log = get_logger("agent.wipe")
 
-OURS = ("agent", "images", "rootfs", "tasks")  # in the data folder
+OURS = ("agent", "image-pulls", "image-uses", "images", "rootfs", "tasks")  # in the data folder
 KEPT = "volumes"
 
 
