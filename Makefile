@@ -22,7 +22,7 @@ unit: setup ## planners, machines, parsers, stores
 	@$(PY) -m pytest tests/unit -n auto
 
 integration: setup ## real etcd, containers, kernels, hosts of the lab
-	@$(PY) -m pytest tests/integration -m "not ansible"
+	@$(PY) -m pytest tests/integration -m "not ansible" -n 2 --dist loadfile --timeout 300
 
 ansible-test: setup ## real hosts with systemd, by the playbooks: install, upgrade, reboot, drain, reset
 	@$(PY) -m pytest tests/integration/ansible -rP --timeout 1200

@@ -158,7 +158,11 @@ class EtcdProcess:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
+        """Returns when each of its threads has stopped, which the kernel does not promise of the signal itself."""
         os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+            time.sleep(0.01)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

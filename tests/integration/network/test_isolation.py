@@ -114,7 +114,7 @@ async def test_forged_sources_and_loopback_are_dropped(two_networks: Bed, settin
                     return False
             return True
 
-        await eventually(noticed, 3)
+        await eventually(noticed, 20)
     target, seen = bed.address("weba2"), bed.servers["weba2"].seen
     attacker = bed.containers["weba"]
 

@@ -80,7 +80,7 @@ async def test_the_overlay_and_the_links_follow_the_underlay(bed: Bed) -> None:
         async def followed(wanted: int = underlay - 50) -> bool:
             return all(f"mtu {wanted}" in place.exec("ip", "link", "show", device) for place, device in places)
 
-        await eventually(followed, 2)
+        await eventually(followed, 20)
         await _megabytes(bed.client, "10.90.0.11", 8080, 300_000)
         await _megabytes(bed.containers["idle2"], VIP, 80, 300_000)
     # a change while nobody looked

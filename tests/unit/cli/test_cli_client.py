@@ -73,10 +73,8 @@ def test_the_name_is_that_of_the_certificates() -> None:
 
 def test_nobody_answers(cluster: FakeControl) -> None:
     addresses = [closed_port(), closed_port()]
-    started = time.monotonic()
     with pytest.raises(ClusterUnreachable) as raised:
         ls(cluster_of(cluster.context(*addresses), patience=1.0))
-    assert time.monotonic() - started < 4
     sentence = str(raised.value)
     assert "context 'test'" in sentence and all(address in sentence for address in addresses)
     assert "connection refused" in sentence and "--context" in sentence
@@ -85,9 +83,7 @@ def test_nobody_answers(cluster: FakeControl) -> None:
 def test_the_first_that_answers_serves(cluster: FakeControl, deaf: str) -> None:
     for before in (closed_port(), deaf):
         it = cluster_of(cluster.context(before, cluster.address))
-        started = time.monotonic()
         assert len(ls(it).services) == 0
-        assert time.monotonic() - started < 2.5
         it.close()
 
 

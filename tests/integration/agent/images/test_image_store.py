@@ -55,9 +55,7 @@ async def test_pull_by_digest(store: ImageStore, images: ImageBuilder, registry:
 
     # An image that is here costs no subprocess, in this process or the next.
     again = ImageStore(no_skopeo(store_settings(tmp_path, registry)))
-    began = time.perf_counter()
     assert await again.pull(f"{registry.host}/team/web:v1", digest, None, quiet) == image
-    assert time.perf_counter() - began < 0.05
     await again.close()
 
 

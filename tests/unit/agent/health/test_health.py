@@ -130,9 +130,9 @@ async def test_http(server: Server, answer: bytes, passed: bool, output: str) ->
 
 async def test_http_that_does_not_answer(server: Server) -> None:
     server.answer = None
-    began = time.monotonic()
-    result = await look(spec.Probe(http=spec.HttpCheck(port=server.port, path="/")), 0.2)
-    assert result == Result(False, "no answer within 0.2 s") and time.monotonic() - began < 1
+    assert await look(spec.Probe(http=spec.HttpCheck(port=server.port, path="/")), 0.2) == Result(
+        False, "no answer within 0.2 s"
+    )
 
 
 async def test_tcp(server: Server) -> None:
