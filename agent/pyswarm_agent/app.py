@@ -105,7 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         publisher = LogPublisher(reader, connector.dispatcher, node_id)
         lives.push_async_callback(publisher.close)
 
-        membership = HostMembership(settings.record, connector.channel)
+        membership = HostMembership(settings.record, settings.tls_dir, connector.channel)
         records = Records(journal)
 
         def hello() -> wire.Hello:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyswarm_agent.membership import context
 from pyswarm_agent.membership.ask import ask
 from pyswarm_agent.membership.role import become_manager, become_worker
+from pyswarm_core import tls
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
 from pyswarm_core.membership import configs, daemons, member
@@ -29,9 +30,10 @@ class HostMembership:
     """`stands` says what is wanted; `run`, until cancelled, makes it so. `record`: of this host's membership; without
     one this host was not made a member by `init` or `join`, and nothing of it is touched."""
 
-    def __init__(self, record: Path, channel: Callable[[str], grpc.aio.Channel]) -> None:
-        """`channel`: to a manager's HOST:PORT, with this node's certificate as it is."""
+    def __init__(self, record: Path, tls_dir: Path, channel: Callable[[str], grpc.aio.Channel]) -> None:
+        """`tls_dir`: this node's certificate; `channel`: to a manager's HOST:PORT, with it as it is."""
         self._record = record
+        self._tls_dir = tls_dir
         self._channel = channel
         self._has_changed: Callable[[], None] = lambda: None
         self._wanted: wire.Standing | None = None
@@ -76,6 +78,12 @@ class HostMembership:
         if found is not None and found.role == "manager":
             await asyncio.to_thread(context.follow, Path(found.context), managers)
         role = "manager" if standing.role == spec.NODE_ROLE_MANAGER else "worker"
+        if found is None and role != await asyncio.to_thread(self._own_role):
+            log.warning(
+                "this node's role cannot be changed: init or join did not make this host a member",
+                record=self._record,
+                role=role,
+            )
         if found is not None and found.role != role:
             await self._become(role, found, managers)
 
@@ -89,6 +97,9 @@ class HostMembership:
         else:
             await asyncio.to_thread(become_worker, found, granted)
         self._has_changed()
+
+    def _own_role(self) -> str:
+        return tls.Identity.load(self._tls_dir).subject.role
 
     def _follow(self, managers: tuple[str, ...]) -> member.Member | None:
         before = member.load(self._record)

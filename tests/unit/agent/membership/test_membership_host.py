@@ -36,7 +36,7 @@ async def told(tmp_path: Path, standing: wire.Standing) -> None:
     def nobody(address: str) -> object:
         raise AssertionError(f"{address} was dialled")
 
-    await HostMembership(tmp_path / "node.json", nobody)._carry_out(standing)  # type: ignore[arg-type]
+    await HostMembership(tmp_path / "node.json", tmp_path / "tls", nobody)._carry_out(standing)  # type: ignore[arg-type]
 
 
 async def test_record_and_etcd_follow(tmp_path: Path, host: Member) -> None:

@@ -212,6 +212,26 @@ async def test_what_is_not_in_the_complete_set_is_stopped(manager: FakeManager, 
     assert not running.agent.tasks.lives()
 
 
+async def test_a_removed_node_stops_all_and_sends_nobody_anywhere(manager: FakeManager, start: Start) -> None:
+    running = start(FakeHost())
+    await welcome(manager, make_task(), services=(web("t1"),))
+    await until(lambda: running.state() == pb.TASK_STATE_RUNNING)
+    running.agent.removed()
+    running.agent.removed()  # told again at each attempt
+    await until(lambda: not running.host.runtime.containers)
+    assert not running.agent.view.endpoints and not running.agent.view.networks
+
+
+async def test_what_it_is_to_be_and_who_manages_is_kept(manager: FakeManager, start: Start) -> None:
+    running = start(FakeHost())
+    session = await welcome(manager)
+    session.send(wire.ManagerMessage(standing=wire.Standing(managers=["10.0.0.9:2377", manager.address])))
+    await until(lambda: Records(running.journal).standing)
+    running.agent.session.renew()
+    again = await manager.next_session()
+    assert again is not session, "another certificate, another session"
+
+
 async def test_a_task_that_dies_is_buried_and_told(manager: FakeManager, start: Start) -> None:
     host = FakeHost()
     running = start(host)
