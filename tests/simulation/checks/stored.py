@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 
 from tests.simulation.checks.words import is_live, is_over, is_wanted, places
@@ -14,6 +15,7 @@ from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
+OFTEN, MOST_TASKS = 10.0, 40  # seconds, and tasks that one service may be given in so many
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
 
 
@@ -23,6 +25,7 @@ class StoredChecks:
         self._findings = findings
         self._hosts = {host.node_id: host for host in hosts.values()}
         self._task_ids: dict[str, None] = {}
+        self._created: dict[str, deque[float]] = {}  # service → when its last tasks were made
         self._holders: dict[tuple[str, str], str] = {}
         self._held: dict[str, set[tuple[str, str]]] = {}
         self._spec_before: dict[str, spec.ServiceSpec] = {}  # rollout → the service's spec before it
@@ -56,6 +59,7 @@ class StoredChecks:
                 self._say("a task id is used once", new)
             self._task_ids[task_id] = None
             self._surge(new)
+            self._pace(new)
             return
         self._advances(old, new)
         if new.balanced_at and not old.balanced_at:
@@ -147,6 +151,14 @@ class StoredChecks:
             service = host.state.services.get(task.service_id)
             if service is None or service.vips or service.published:
                 self._say("a task counts when every live node balances it", task, f"{host.name} does not")
+
+    def _pace(self, task: pb.Task) -> None:
+        """Tasks that cannot live are not made one after the other."""
+        now = asyncio.get_running_loop().time()
+        created = self._created.setdefault(task.service_id, deque(maxlen=MOST_TASKS))
+        if len(created) == MOST_TASKS and now - created[0] < OFTEN:
+            self._say("what fails is not tried again at once", task, f"{MOST_TASKS} tasks in {now - created[0]:.1f} s")
+        created.append(now)
 
     def _surge(self, task: pb.Task) -> None:
         """A new task does not make more of them than the policy allows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from tests.simulation import specs
@@ -20,6 +21,7 @@ EMPTIED = 150.0  # a drained node
 TWO_LEADERS = 1.0
 ILL = 50.0
 REDIRECTED = 4.0
+BUSY, MOST_WRITES = 30, 1500  # seconds, and revisions in so many: whoever writes more does the same over and over
 
 _ENDED_WELL = (pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_ROLLED_BACK)
 
@@ -39,6 +41,7 @@ class Sweep:
         self._is_managed = is_managed
         self._managed_since = 0.0
         self._since: dict[tuple[str, ...], float] = {}  # what is wrong → since when
+        self._revisions: deque[int] = deque(maxlen=BUSY)
         self._base: dict[str, int] = {}  # service → healthy tasks that it had, and was to have at all times since
         cluster.truth.listeners.append(self._changed)
 
@@ -54,6 +57,7 @@ class Sweep:
                 self._managed_since = loop.time() + 1
             self._look(loop.time())
             self._floor()
+            self._writes()
 
     def floor(self, service_id: str) -> int:
         """How many healthy tasks the service must have now, at least; 0 when nobody can tell."""
@@ -174,6 +178,14 @@ class Sweep:
                     text = f"{task_id} on {name} fails its probe"
                     found.append(("what fails its probe leaves the balancers", text, ILL, (task_id,)))
         return found
+
+    def _writes(self) -> None:
+        """Loops that undo each other's work let time pass, and never end."""
+        now = self._cluster.store.revision
+        before = self._revisions[0] if self._revisions else now
+        self._revisions.append(now)
+        if now - before > MOST_WRITES:
+            self._findings.add("work comes to an end", f"{now - before} revisions in {len(self._revisions)} s")
 
     def _floor(self) -> None:
         """Healthy tasks ≥ replicas - max unavailable, outside of faults."""
