@@ -20,16 +20,12 @@ def main() -> int:
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation.faults", *sys.argv[1:]], os.environ | again)
 
     from tests.simulation.faults.hunt import Found, broken, hunt_all
-    from tests.simulation.faults.planted import GROUPS, load
+    from tests.simulation.faults.planted import GROUPS, chosen, load
 
     faults = load()
-    chosen = [
-        name
-        for name, one in faults.items()
-        if not arguments.names or one.group in arguments.names or any(part in name for part in arguments.names)
-    ]
+    names = chosen(arguments.names)
     results: dict[str, Found] = {}
-    for found in hunt_all(chosen, arguments.seed, arguments.seeds, arguments.jobs):
+    for found in hunt_all(names, arguments.seed, arguments.seeds, arguments.jobs):
         results[found.name] = found
         how = f"seed {found.seed}, {found.hours:.2f} h: {found.invariant}" if found.invariant else found.why.upper()
         print(f"{faults[found.name].group:9} {found.name}: {how} ({found.seconds:.0f} s)", flush=True)
@@ -40,12 +36,12 @@ def main() -> int:
             results[name] = replace(found, invariant="")
     print()
     for group in GROUPS:
-        of_group = [name for name in chosen if faults[name].group == group]
+        of_group = [name for name in names if faults[name].group == group]
         if of_group:
             print(f"{group:9} {sum(bool(results[name].invariant) for name in of_group)} of {len(of_group)}")
     caught = sum(bool(found.invariant) for found in results.values())
-    print(f"found {caught} of {len(chosen)}: {100 * caught / max(1, len(chosen)):.0f} %")
-    return 0 if caught == len(chosen) else 1
+    print(f"found {caught} of {len(names)}: {100 * caught / max(1, len(names)):.0f} %")
+    return 0 if caught == len(names) else 1
 
 
 if __name__ == "__main__":

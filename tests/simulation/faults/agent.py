@@ -75,7 +75,7 @@ def statuses_on_their_way_are_lost_with_the_session() -> None:
 
 @fault("agent")
 def an_end_while_draining_is_not_noticed() -> None:
-    machine._ALIVE = tuple(phase for phase in machine._ALIVE if phase is not Phase.DRAINING)
+    replace(machine, "_ALIVE", lambda before: tuple(phase for phase in before if phase is not Phase.DRAINING))
 
 
 @fault("agent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,22 @@ def fault(group: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
 def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """`make` gets what is there, and returns what takes its place."""
+    replacing(owner, name, make)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     before = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
     setattr(owner, name, make(before))
+
+
+replacing: Callable[[Any, str, Callable[[Any], Any]], None] = _replace
+
+
+def chosen(words: Sequence[str]) -> list[str]:
+    """Faults by their group or by a part of their name; all when nothing is named."""
+    return [
+        name for name, one in load().items() if not words or one.group in words or any(word in name for word in words)
+    ]
 
 
 def load() -> dict[str, Fault]:
