@@ -16,7 +16,7 @@ setup: ## install Debian packages and make .venv/bin/pyswarm
 demo: setup ## three hosts, a service, a rolling update under load (KEEP=1 leaves the lab up)
 	@$(PY) scripts/demo.py $(if $(KEEP),--keep)
 
-test: lint unit integration ## everything once
+test: lint unit sim integration ## everything once
 
 unit: setup ## planners, machines, parsers, stores
 	@$(PY) -m pytest tests/unit -n auto
@@ -45,8 +45,10 @@ fmt: setup ## format
 bench: setup ## the figures, as ratios against a peer or a floor
 	@for b in bench/[a-z]*.py; do echo "== $$b"; $(PY) $$b; done
 
-sim: setup ## the simulator
-	@$(PY) -m pytest tests/simulation
+# JOBS=1 keeps to one processor.
+sim: setup ## the simulator: a few seeds; SEED=7 replays one; HOURS=100 LOG=file runs long, and goes on where it was
+	@$(PY) -m tests.simulation --seed $(or $(SEED),1) $(if $(HOURS),--hours $(HOURS),--seeds $(if $(SEED),1,4)) \
+		$(if $(LOG),--log $(LOG)) $(if $(JOBS),--jobs $(JOBS))
 
 proto: setup ## generate core/pyswarm_core/v1 from protos/
 	@scripts/proto.sh >/dev/null

@@ -14,6 +14,8 @@ from tests.simulation.manager import ManagerProcess
 from tests.simulation.user import HOST as USER
 from tests.simulation.virtual import Party, later
 
+from pyswarm_core.v1 import objects_pb2 as pb
+
 Undo = Callable[[], None]
 
 
@@ -22,6 +24,8 @@ class Weather:
         self._cluster = cluster
         self._calm = calm
         self._undo: dict[int, Undo] = {}
+        self._at_leave: Callable[[pb.Task], None] | None = None
+        cluster.truth.listeners.append(self._leaves)
         self._count = 0
         self.happened: Counter[str] = Counter()
         self.faults: dict[str, Callable[[random.Random], bool | None]] = {
@@ -52,6 +56,7 @@ class Weather:
             "a host is cut off one way": self.cut_one_way,
             "two hosts lose each other": self.cut_pair,
             "a container dies": self.kill_container,
+            "a container dies while it drains": self.kill_draining,
             "a container falls ill": self.sicken,
             "a registry is away": self.fail_images,
             "images are slow": self.slow_images,
@@ -73,6 +78,7 @@ class Weather:
         cluster = self._cluster
         cluster.at_manager_write = lambda manager, after: None
         cluster.at_journal_write = lambda agent: None
+        self._at_leave = None
         for host in cluster.hosts.values():
             host.on_start = lambda host: None
         for party in list(cluster.parties()):
@@ -380,6 +386,31 @@ class Weather:
             host, container = found
             host.end(container, rng.choice((0, 1, 137)), oom=rng.random() < 0.2)
         return found is not None
+
+    def kill_draining(self, rng: random.Random) -> bool:
+        """The next that is told to leave, before or while its connections are waited for."""
+        after = rng.choice((0.0, 0.02, 0.3, 1.0))
+
+        def look(task: pb.Task) -> None:
+            host = next((one for one in self._cluster.hosts.values() if one.node_id == task.node_id), None)
+            container = host.containers.get(task.id) if host is not None else None
+            if host is not None and container is not None and container.running:
+                self._at_leave = None
+                self.happened["a container dies while it drains"] += 1
+                later(after, self._end_unless_told, host, container)
+
+        self._at_leave = look
+        return False
+
+    def _end_unless_told(self, host: Host, container: Container) -> None:
+        if not container.was_told:
+            host.end(container, 1)
+
+    def _leaves(self, kind: str, object_id: str, old: object, new: object) -> None:
+        if self._at_leave is None or not isinstance(new, pb.Task) or not isinstance(old, pb.Task):
+            return
+        if new.leaving and not old.leaving:
+            self._at_leave(new)
 
     def sicken(self, rng: random.Random) -> bool:
         found = self._some_container(rng)
