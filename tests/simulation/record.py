@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.simulation.run import Outcome
 
 # What an hour of a simulation that counts has at least.
 NODES, SERVICES, FAULTS, ACTIONS = 5, 5, 60, 60
+SHORT = 0.4  # hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class Record:
         )
 
     def lacks(self) -> str:
-        """What it has too little of to count; "" when nothing."""
-        if self.finding:
+        """What it has too little of to count; "" when nothing, or when it is too short to tell."""
+        if self.finding or self.hours < SHORT:
             return ""
         wrong = [
             f"{there:.0f} {what}"
@@ -76,8 +78,14 @@ def read(path: Path) -> dict[int, Record]:
 
 
 def append(path: Path, record: Record) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
+    """On a line of its own, also where the last one was cut off."""
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(asdict(record)).encode() + b"\n")
 
 
 def commit() -> str:

@@ -46,11 +46,11 @@ def policy(rng: random.Random) -> spec.UpdatePolicy:
 def restart(rng: random.Random) -> spec.RestartPolicy:
     policy = spec.RestartPolicy(delay=rng.choice((1.0, 2.0)))
     draw = rng.random()
-    if draw < 0.06:
+    if draw < 0.08:
         policy.max_attempts, policy.window = 1, rng.choice((0.0, 60.0))
-    elif draw < 0.09:
-        policy.condition = spec.RESTART_CONDITION_ON_FAILURE
     elif draw < 0.12:
+        policy.condition = spec.RESTART_CONDITION_ON_FAILURE
+    elif draw < 0.18:
         policy.condition = spec.RESTART_CONDITION_NONE
     return policy
 
@@ -76,7 +76,7 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
     draw = rng.random()
     if draw < 0.4:
         wanted.ports.add(target=80, published=8000 + number)
-    elif draw < 0.5:
+    elif draw < 0.56:
         wanted.ports.add(target=80, published=9000 + number, mode=spec.PUBLISH_MODE_HOST)
         wanted.replicas = min(wanted.replicas, nodes - 2)
     for network in rng.sample(networks, min(len(networks), rng.choice((0, 0, 1, 2)))):

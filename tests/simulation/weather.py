@@ -138,6 +138,11 @@ class Weather:
         seconds = rng.choice((9.0, 14.0, 20.0))
         for turn in range(int(seconds / 1.5)):
             later(1.5 * turn + rng.random(), self._turn_away, rng.choice(self._cluster.manager_hosts))
+        for name in rng.sample(list(self._cluster.hosts), 3):
+            # What an agent knows of leaders must outlive it.
+            at = rng.uniform(6.5, seconds - 1)
+            later(at, self._cluster.kill_agent, name)
+            later(at + 0.3, self._cluster.start_agent, name)
 
         def mend() -> None:
             manager.is_timeless = False

@@ -16,7 +16,7 @@ from pyswarm_core.v1 import spec_pb2 as spec
 
 # Seconds. 15 until a silent node is down, 10 for one that does not apply, and for loops and streams.
 STALE = 45.0
-UNHEALTHY = 20.0  # a task that is stored as unhealthy, in the balancers
+KNOWN = 20.0  # a task that is stored as unhealthy, or whose node as down, in the balancers
 SETTLES = 75.0  # after a fault
 EMPTIED = 150.0  # a drained node
 TWO_LEADERS = 1.0
@@ -91,12 +91,13 @@ class Sweep:
             if not task.addresses_free and serves(task, nodes)
             for address in task.addresses
         }
-        unhealthy = {
-            (task.service_id, address.address)
+        unfit = {
+            (task.service_id, address.address): "which is unhealthy" if is_ill else "whose node is down"
             for task in self._truth.tasks.values()
-            if task.status.state == pb.TASK_STATE_RUNNING and task.status.health == pb.HEALTH_UNHEALTHY
+            if task.status.state == pb.TASK_STATE_RUNNING and not task.leaving
+            for is_ill in (task.status.health == pb.HEALTH_UNHEALTHY,)
+            if is_ill or (task.node_id in nodes and nodes[task.node_id].state == pb.NODE_STATE_DOWN)
             for address in task.addresses
-            if not task.leaving
         }
         found = []
         for node in nodes.values():
@@ -109,9 +110,9 @@ class Sweep:
                         text = f"{host.name} has {address} of {service.name}"
                         about = (node.id, service.service_id)
                         name = "no balancer of a live node has a task that is not healthy"
-                        known = (service.service_id, address) in unhealthy
-                        text += ", which is unhealthy" if known else ""
-                        found.append((name, text, UNHEALTHY if known else STALE, about))
+                        known = unfit.get((service.service_id, address), "")
+                        text += f", {known}" if known else ""
+                        found.append((name, text, KNOWN if known else STALE, about))
         return found
 
     def _redirects(self) -> list[Wrong]:
