@@ -47,6 +47,7 @@ bench: setup ## the figures, as ratios against a peer or a floor
 
 # JOBS=1 keeps to one processor.
 sim: setup ## the simulator: a few seeds; SEED=7 replays one; HOURS=100 LOG=file runs long, and goes on where it was
+	@$(if $(SEED)$(HOURS),,$(PY) -m pytest tests/simulation -n auto)
 	@$(PY) -m tests.simulation --seed $(or $(SEED),1) $(if $(HOURS),--hours $(HOURS),--seeds $(if $(SEED),1,4)) \
 		$(if $(LOG),--log $(LOG)) $(if $(JOBS),--jobs $(JOBS))
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from tests.simulation.crashes import SCENARIOS
 
-EVERY = "1" if os.environ.get("SOAK") else "9"
+EVERY = "1" if os.environ.get("SOAK") else "29"
 
 
 @pytest.mark.timeout(900)

@@ -37,7 +37,7 @@ class User:
         self._context = Context(certificate("user", "client"))
         self.results: Counter[str] = Counter()
         self.asked = 0  # whatever came of it
-        self._removing = 0  # services that are just asked to be removed
+        self._removed: set[str] = set()  # services that may be removed yet, late, though nobody has said so
         self.actions: dict[str, Callable[[random.Random], Awaitable[None]]] = {
             "deploy": self.deploy,
             "update": self.update,
@@ -128,15 +128,14 @@ class User:
 
     async def remove(self, rng: random.Random) -> None:
         service = self._some_service(rng, "")
-        left = sum(not one.removing for one in self._cluster.truth.services.values())
-        if service is None or left - self._removing <= LEAST_SERVICES:
+        services = self._cluster.truth.services.values()
+        left = sum(not one.removing and one.id not in self._removed for one in services)
+        if service is None or left <= LEAST_SERVICES:
             await self.deploy(rng)
             return
         request = control.Ref(ref=service.id)
-        self._removing += 1
-        answer = await self._call(rng, lambda c: c.RemoveService(request, self._context))
-        self._removing -= 1
-        if answer is not None:
+        self._removed.add(service.id)
+        if await self._call(rng, lambda c: c.RemoveService(request, self._context)) is not None:
             stored = self._cluster.truth.services.get(service.id)
             if stored is not None and not stored.removing:
                 self._lost(f"the removal of {service.spec.name}", service.id)
