@@ -36,6 +36,7 @@ from pyswarm_agent.network.inputs import GATEWAY
 from pyswarm_agent.network.node import NodeNetwork
 from pyswarm_agent.publish import LogPublisher
 from pyswarm_agent.runtime.conmon import ConmonRuntime
+from pyswarm_agent.runtime.fuses import Fuses
 from pyswarm_agent.runtime.settings import RuntimeSettings
 from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
@@ -88,9 +89,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         journal = Journal(settings.data_dir / "agent" / "journal")
         journal.open()
         lives.callback(journal.close)
-        runtime = ConmonRuntime(
-            RuntimeSettings(data_dir=settings.data_dir, run_dir=settings.run_dir, runtime=settings.runtime)
-        )
+        here = RuntimeSettings(data_dir=settings.data_dir, run_dir=settings.run_dir, runtime=settings.runtime)
+        runtime = ConmonRuntime(here)
         images = ImageStore(ImageSettings(data_dir=settings.data_dir, run_dir=settings.run_dir))
         lives.push_async_callback(images.close)
         network = NodeNetwork(settings.run_dir)
@@ -133,6 +133,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             here=Here(node_id, hostname, GATEWAY, resolvers.search(), app_host.platform().architecture),
             hello=hello,
             stands=membership.stands,
+            fuses=Fuses(here),
             booted_at=app_host.booted_at(Path("/proc/stat").read_text()),
         )
         dialer = Dialer(settings.manager_endpoints, random.SystemRandom())

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pyswarm_agent.applier import Applier, Kernel, Mark, Names
+from pyswarm_agent.exclusive import Exclusive, Fuses
 from pyswarm_agent.interfaces import Images, Links, Runtime
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.network.inputs import NetworkInputs
+from pyswarm_agent.permit import boot_time
 from pyswarm_agent.session import Connector, Session
 from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_status import StatusBox
@@ -66,6 +68,7 @@ class Parts:
     publisher: Publisher
     here: Here
     hello: Callable[[], wire.Hello]
+    fuses: Fuses
     booted_at: float = 0.0  # unix seconds
     stands: Callable[[wire.Standing], None] = lambda standing: None  # told what this node is to be, and who manages
 
@@ -79,14 +82,21 @@ class Agent:
         dialer: Dialer,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        boot: Callable[[], float] = boot_time,
         observe: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`clock`: unix seconds; `monotonic`: seconds, for spans. `observe`: how long an endpoint update took until the
-        kernel had it."""
+        """`clock`: unix seconds; `monotonic`: seconds, for spans; `boot`: since boot, for permits. `observe`: how long
+        an endpoint update took until the kernel had it."""
         self._parts = parts
         self._observe = observe
         self._clock = clock
         self._monotonic = monotonic
+        self.exclusive = Exclusive(
+            parts.fuses,
+            lambda: self.tasks.lives(),  # noqa: PLW0108 - they come below, and need this
+            lambda task_id, event: self.tasks.feed(task_id, event),  # noqa: PLW0108
+            boot,
+        )
         self.view = ManagerView(parts.records, parts.here.node_id)
         self.box = StatusBox(monotonic)
         self.applier = Applier(parts.network, parts.names, self._inputs, self._applied, self._redirected, monotonic)
@@ -104,14 +114,22 @@ class Agent:
             auth=self.view.auth,
             slots=Slots(),
             clock=clock,
+            guard=self.exclusive.guard,
         )
         self.tasks = Supervisor(tools, self._report, self.applier.changed)
-        self.session = Session(parts.connector, dialer, self.box, parts.records, self, monotonic)
+        self.session = Session(
+            parts.connector, dialer, self.box, parts.records, self, monotonic, permits=self.exclusive, boot=boot
+        )
 
     async def run(self) -> None:
         try:
             await run_together(
-                self.applier.run(), self._recover_and_talk(), self._fill_slots(), self._sync(), self._collect()
+                self.applier.run(),
+                self._recover_and_talk(),
+                self.exclusive.run(),
+                self._fill_slots(),
+                self._sync(),
+                self._collect(),
             )
         finally:
             await self.tasks.close()

@@ -7,11 +7,14 @@ moment of sending: the newest status of each task, the newest confirmation, a he
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from pyswarm_agent.applier import Mark
+from pyswarm_agent.permit import boot_time
 from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_status import StatusBox
 from pyswarm_core.log import get_logger
@@ -21,6 +24,7 @@ log = get_logger("agent.session")
 
 WELCOME_WITHIN = 5.0  # seconds from dialling to Welcome
 HEARTBEAT = 5.0  # until Welcome says otherwise
+ANSWER_WITHIN = 6.0  # seconds for a heartbeat; a leader that was frozen keeps its connections
 SAY_AGAIN = 30.0  # seconds between two log lines about managers that stay away
 
 
@@ -74,7 +78,16 @@ class Listener(Protocol):
     def logs_cancelled(self, request_id: str) -> None: ...
 
 
+class Permits(Protocol):
+    """Of `exclusive.Exclusive`."""
+
+    def period(self) -> float: ...
+    def renewed(self, sent_at: float) -> None: ...
+
+
 class Session:
+    """`boot`: seconds since boot, which permits count in."""
+
     def __init__(
         self,
         connector: Connector,
@@ -83,6 +96,9 @@ class Session:
         fences: Fences,
         listener: Listener,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        permits: Permits,
+        boot: Callable[[], float] = boot_time,
     ) -> None:
         self._connector = connector
         self._dialer = dialer
@@ -90,11 +106,16 @@ class Session:
         self._fences = fences
         self._listener = listener
         self._clock = clock
+        self._permits = permits
+        self._boot = boot
+        self._asked: deque[float] = deque()  # boot times of heartbeats that are not answered yet
+        self.answer_within = ANSWER_WITHIN
+        self._is_answered = False  # this manager answers heartbeats; one of an older version does not
         self._count = 0
         self._confirm: Mark | None = None
         self._confirmed: Mark | None = None
         self._period = HEARTBEAT
-        self._heartbeat_at = 0.0
+        self._beaten_at = 0.0
         self._assignment_seq = 0
         self._endpoint_seq = 0
         self._said_at = -SAY_AGAIN
@@ -183,7 +204,9 @@ class Session:
         self._count += 1
         self._assignment_seq = self._endpoint_seq = 0
         self._period = first.welcome.heartbeat_period or HEARTBEAT
-        self._heartbeat_at = self._clock() + self._period
+        self._beaten_at = -self._period  # the first one at once
+        self._asked.clear()
+        self._is_answered = False
         self._confirm = self._confirmed = None
         self._listener.welcomed(first.welcome)
         self._box.new_session()
@@ -213,10 +236,19 @@ class Session:
             case "standing":
                 self._dialer.learn(message.standing.managers)
                 self._listener.stands(message.standing)
+            case "heartbeat_ack":
+                self._answered(message.heartbeat_ack)
             case "logs":
                 self._listener.logs_wanted(message.logs, self.address)
             case "cancel_logs":
                 self._listener.logs_cancelled(message.cancel_logs.request_id)
+
+    def _answered(self, ack: wire.HeartbeatAck) -> None:
+        self._is_answered = True
+        while self._asked and self._asked[0] <= ack.sent_at:
+            self._asked.popleft()
+        if ack.permit:
+            self._permits.renewed(ack.sent_at)
 
     def _check_fence(self, fence: wire.Fence) -> None:
         """A leader that was deposed and does not know it yet must not be obeyed."""
@@ -232,7 +264,7 @@ class Session:
         """Raises SessionOver when the stream is broken."""
         changed = self._box.changed
         while True:
-            due = min(self._heartbeat_at, self._box.due if self._box.due is not None else self._heartbeat_at)
+            due = min(self._next_beat(), self._box.due if self._box.due is not None else math.inf)
             if not changed.is_set():
                 try:
                     async with asyncio.timeout(max(0.0, due - self._clock())):
@@ -245,7 +277,11 @@ class Session:
                 raise SessionOver("this node has another certificate now")
             for message in self._owed():
                 await stream.write(message)
-                self._heartbeat_at = self._clock() + self._period
+            if self._is_answered and self._asked and self._boot() - self._asked[0] > self.answer_within:
+                raise SessionOver(f"it has not answered for {self.answer_within:g} s")
+
+    def _next_beat(self) -> float:
+        return self._beaten_at + min(self._period, self._permits.period())
 
     def _owed(self) -> list[wire.AgentMessage]:
         owed = []
@@ -256,8 +292,10 @@ class Session:
         batch = self._box.take()
         if batch is not None:
             owed.append(wire.AgentMessage(statuses=batch))
-        if not owed and self._clock() >= self._heartbeat_at:
-            owed.append(wire.AgentMessage(heartbeat=wire.Heartbeat()))
+        if self._clock() >= self._next_beat():
+            self._beaten_at = self._clock()
+            self._asked.append(self._boot())
+            owed.append(wire.AgentMessage(heartbeat=wire.Heartbeat(sent_at=self._asked[-1])))
         return owed
 
 

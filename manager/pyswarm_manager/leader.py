@@ -30,13 +30,20 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Leadership:
-    """One term. `lost` is set, once and for ever, when it may have ended: stop everything that only a leader does."""
+    """One term. `lost` is set, once and for ever, when it may have ended: stop everything that only a leader does.
+
+    That takes the event loop's attention, which a process that was frozen gives to other things first: what must not
+    be said under a term that is over asks `is_certain`."""
 
     create_revision: int
     lease: int
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    certain_until: float = 0.0  # by the election's clock: until then nobody else can lead
+
+    def is_certain(self, now: float) -> bool:
+        return not self.lost.is_set() and now < self.certain_until
 
     @property
     def fence(self) -> Compare:
@@ -93,6 +100,7 @@ class Election:
             if term:
                 log.info("elected", create_revision=term.create_revision, manager=self._leader.manager_id)
                 self._term = term
+                term.certain_until = asked_at + self._ttl - self._margin
                 self._look_after(term, asked_at + self._ttl - self._margin)
                 return term
 
@@ -169,7 +177,7 @@ class Election:
                 renewal.cancel()
                 timer.cancel()
             if confirmed:
-                deadline = asked_at + self._ttl - self._margin
+                deadline = term.certain_until = asked_at + self._ttl - self._margin
             # Also after a confirmation: this process may have been frozen between the answer and now.
             remaining = deadline - self._clock()
             if remaining <= 0:

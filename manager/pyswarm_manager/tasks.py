@@ -22,6 +22,11 @@ def is_healthy(task: pb.Task) -> bool:
     )
 
 
+def may_be_exclusive(task: pb.Task) -> bool:
+    """It runs, or may come to run, somewhere, and nothing else may in its slot."""
+    return task.spec.exclusive and not is_terminal(task) and task.status.state >= pb.TASK_STATE_ASSIGNED
+
+
 def is_endpoint(task: pb.Task, node: pb.Node | None) -> bool:
     """It may take new connections."""
     return (

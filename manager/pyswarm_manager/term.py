@@ -16,7 +16,7 @@ from pyswarm_manager.clock import Clock
 from pyswarm_manager.dispatcher.nodes import Limits
 from pyswarm_manager.dispatcher.term import Term, Timing
 from pyswarm_manager.endpoints import derive
-from pyswarm_manager.leader import Leadership
+from pyswarm_manager.leader import Leadership, boot_time
 from pyswarm_manager.loops import LiveWorld, Loops, Planners
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.settings import Settings
@@ -64,6 +64,7 @@ class LeaderTerm:
             timing=_timing(settings),
             acknowledged=self._acknowledged,
             steady=steady,
+            is_certain=lambda: leadership.is_certain((steady or boot_time)()),
         )
         self.loops = Loops(
             world,

@@ -12,6 +12,7 @@ from typing import Protocol
 from tests.simulation.disk import PartyDisk
 from tests.simulation.facades import (
     Balancer,
+    Fuses,
     HostNetwork,
     Images,
     Links,
@@ -104,10 +105,11 @@ class AgentProcess:
             publisher=Publisher(),
             here=Here(host.node_id, host.name, "169.254.1.1", (), "amd64"),
             hello=self._hello,
+            fuses=Fuses(),
             booted_at=host.booted_at,
         )
         loop = asyncio.get_running_loop()
-        self.agent = Agent(parts, Dialer(managers, self._rng), host.now, loop.time)
+        self.agent = Agent(parts, Dialer(managers, self._rng), host.now, loop.time, loop.time)
         await self.agent.run()
 
     def _hello(self) -> wire.Hello:

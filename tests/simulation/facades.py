@@ -21,6 +21,7 @@ from pyswarm_agent.interfaces import (
     ImageFailure,
 )
 from pyswarm_agent.network.host import Underlay, Wanted, stale
+from pyswarm_agent.permit import Permit
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_proxy.drain import SAMPLE_INTERVAL, DrainFigures
@@ -287,3 +288,19 @@ class Publisher:
 
     def cancel_all(self) -> None:
         pass
+
+
+class Fuses:
+    """An `exclusive.Fuses` of a host that has none: exclusive tasks are not simulated, and would be refused."""
+
+    def permit(self) -> Permit:
+        return Permit()
+
+    def extend(self, permit: Permit) -> None:
+        pass
+
+    def is_armed(self, task_id: str) -> bool:
+        return False
+
+    async def arm(self, task_id: str) -> None:
+        raise ContainerFailure("this host has no fuses", final=True)

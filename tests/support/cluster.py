@@ -19,7 +19,7 @@ from pyswarm_manager.orchestrator import converge
 from pyswarm_manager.plan import Plan, Put, Write, changed
 from pyswarm_manager.scheduler import assign
 from pyswarm_manager.scheduler.constraints import matches
-from pyswarm_manager.tasks import is_endpoint, is_terminal, is_wanted
+from pyswarm_manager.tasks import is_endpoint, is_terminal, is_wanted, may_be_exclusive
 from tests.support.watched import WatchedWorld
 from tests.support.world import FakeAcks
 
@@ -242,9 +242,21 @@ class Cluster:
         self.world.put(out)
 
     def heal_node(self, node_id: str) -> None:
-        self.cut.discard(node_id)
+        """The dispatcher's rule: not before what was given up is stored as such."""
         out = changed(self.world.nodes[node_id])
-        out.state = pb.NODE_STATE_READY
+        if out.permit_over and any(map(may_be_exclusive, self.world.tasks_of_node(node_id))):
+            return
+        self.cut.discard(node_id)
+        out.state, out.permit_over = pb.NODE_STATE_READY, False
+        self.world.put(out)
+
+    def end_permit(self, node_id: str) -> None:
+        """It was cut off for so long that it has ended its exclusive tasks, and the leader knows."""
+        for task in self.world.tasks_of_node(node_id):
+            if task.spec.exclusive:
+                self.running.pop(task.id, None)
+        out = changed(self.world.nodes[node_id])
+        out.permit_over = True
         self.world.put(out)
 
     def remove_node(self, node_id: str) -> None:

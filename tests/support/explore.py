@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import changed
-from pyswarm_manager.tasks import is_terminal
+from pyswarm_manager.tasks import is_terminal, may_be_exclusive
 from tests.support import build
 from tests.support.cluster import Cluster
 
@@ -30,11 +30,12 @@ class Explorer:
         host_port: bool = False,
         real: bool = False,
         deadline: float = 120,
+        exclusive: bool = False,
     ) -> None:
         self.cluster = Cluster(seed=1, nodes=4, real=real)
         self.is_global, self.order, self.action = is_global, order, action
         self.parallelism, self.delay, self.host_port = parallelism, delay, host_port
-        self.deadline = deadline
+        self.deadline, self.exclusive = deadline, exclusive
         self.replicas, self.image = 3, "v0-good"
         self.versions = 0
         self.deploy()
@@ -45,6 +46,8 @@ class Explorer:
         name, number = step
         self.ACTIONS[name](self, number)
         self.cluster.world.check_untouched()
+        if self.exclusive:
+            self.check_exclusive()
 
     # what may happen
 
@@ -55,6 +58,7 @@ class Explorer:
         task = build.task_spec(self.image, constraints=("node.labels.zone!=nowhere",))
         if self.host_port:
             task.host_ports.add(target=80, published=8080, mode=spec.PUBLISH_MODE_HOST)
+        task.exclusive = self.exclusive
         mode = spec.SERVICE_MODE_GLOBAL if self.is_global else spec.SERVICE_MODE_REPLICATED
         wanted = build.service_spec(mode=mode, task=task, update=policy, rollback=policy)
         wanted.replicas = 0 if self.is_global else self.replicas
@@ -135,9 +139,15 @@ class Explorer:
         if self.node(number) in self.cluster.cut:
             self.cluster.heal_node(self.node(number))
 
+    def end_permit(self, number: int) -> None:
+        if self.node(number) in self.cluster.cut:
+            self.cluster.end_permit(self.node(number))
+
     def remove_node(self, number: int) -> None:
-        if len(self.cluster.world.nodes) > 2:
-            self.cluster.remove_node(self.node(number))
+        node = self.node(number)
+        refused = any(map(may_be_exclusive, self.cluster.world.tasks_of_node(node)))  # by the admission
+        if len(self.cluster.world.nodes) > 2 and not refused:
+            self.cluster.remove_node(node)
 
     def drain_node(self, number: int) -> None:
         self.cluster.set_availability(self.node(number), spec.NODE_AVAILABILITY_DRAIN)
@@ -177,10 +187,16 @@ class Explorer:
         wanted = self.cluster.wanted()
         assert len(wanted) <= self.size() + surge, self.cluster.story()
 
+    def check_exclusive(self) -> None:
+        """Of containers, wherever they are and whoever knows: one a slot."""
+        slots = [self.cluster.world.tasks[task_id].slot for task_id in self.cluster.running]
+        assert len(slots) == len(set(slots)), f"two run in one slot: {self.cluster.running} {self.cluster.story()}"
+
     def calm_down(self) -> None:
         """All faults end."""
         cluster = self.cluster
         for node in sorted(cluster.cut):
+            cluster.converge()  # what was given up is stored as such
             cluster.heal_node(node)
         for node in sorted(cluster.world.nodes):
             cluster.set_availability(node, spec.NODE_AVAILABILITY_ACTIVE)
@@ -231,6 +247,7 @@ Explorer.ACTIONS = {
         "cut",
         "heal",
         "remove_node",
+        "end_permit",
         "drain_node",
         "pause_node",
         "activate_node",

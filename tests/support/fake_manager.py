@@ -31,6 +31,7 @@ class FakeSession:
         self.batches: list[wire.StatusBatch] = []
         self.applied: list[wire.Applied] = []
         self.heartbeats = 0
+        self.last_beat = 0.0
         self.ended = False
         self.outbox: asyncio.Queue[wire.ManagerMessage | None] = asyncio.Queue()
         self._manager = manager
@@ -97,6 +98,7 @@ class FakeSession:
         match message.WhichOneof("body"):
             case "heartbeat":
                 self.heartbeats += 1
+                self.last_beat = message.heartbeat.sent_at
             case "applied":
                 self.applied.append(message.applied)
             case "statuses":

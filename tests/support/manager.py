@@ -145,7 +145,7 @@ class Cluster:
 
     # Leadership.
 
-    async def lead(self, timing: Timing | None = None) -> Term:
+    async def lead(self, timing: Timing | None = None, *, is_certain: Callable[[], bool] = lambda: True) -> Term:
         """A new term, on a new leader's key; the one before is deposed, though it does not know."""
         leader = pb.Leader(manager_id="manager-1", address=self.address)
         await self.store.txn([], [base.Delete(LEADER_KEY)])
@@ -163,6 +163,7 @@ class Cluster:
             leader_revision=result.revision,
             timing=timing or Timing(heartbeat_period=0.2),
             acknowledged=self._note_ack,
+            is_certain=is_certain,
         )
         self.term.open()
         self.servicer.term = self.term

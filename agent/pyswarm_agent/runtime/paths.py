@@ -85,6 +85,11 @@ class TaskPaths:
         return self.bundle / "started"
 
     @cached_property
+    def fuse(self) -> Path:
+        """Locked by the fuse of an exclusive task while it lives."""
+        return self.bundle / "fuse"
+
+    @cached_property
     def deleted(self) -> Path:
         """There from `delete` to `forget`. A container without it that the run directory does not know went with the
         host. (The other way round, a mark of what is there, would cost each start a file.)"""

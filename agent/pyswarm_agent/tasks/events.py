@@ -125,6 +125,11 @@ class CleanFailed:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """An exclusive task may not run on: no leader has been heard for too long."""
+
+
 Event = (
     Ordered
     | Pulled
@@ -137,6 +142,7 @@ Event = (
     | HealthChanged
     | Exited
     | Redirected
+    | Lapsed
     | Drained
     | DrainTimedOut
     | TimerFired

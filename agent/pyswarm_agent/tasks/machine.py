@@ -59,7 +59,10 @@ def handle(life: Life, event: ev.Event, now: float) -> Step:
 
 
 def is_untold(life: Life) -> bool:
-    """SHUTDOWN means that nothing is left: it is told when the task is cleaned up, or that does not work at once."""
+    """SHUTDOWN means that nothing is left: it is told when the task is cleaned up, or that does not work at once.
+    Of an exclusive task every end means that, and nothing else will do: another one may start on that word."""
+    if life.task.spec.exclusive:
+        return life.phase is Phase.CLEANING
     return life.phase is Phase.CLEANING and life.status.state == pb.TASK_STATE_SHUTDOWN and not life.attempts
 
 
@@ -80,7 +83,8 @@ def _is_news(before: Life | None, after: Life) -> bool:
         return False
     if before is None or after.status != before.status:
         return True
-    return before.phase is Phase.CLEANING and after.phase is Phase.DONE and after.status.state == pb.TASK_STATE_SHUTDOWN
+    is_held_back = after.status.state == pb.TASK_STATE_SHUTDOWN or after.task.spec.exclusive
+    return before.phase is Phase.CLEANING and after.phase is Phase.DONE and is_held_back
 
 
 def _steer(life: Life, todo: list[ev.Instruction], now: float) -> _Moved:
@@ -134,6 +138,9 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return _health_changed(life, event, now)
         case ev.Exited() if phase in _ALIVE:
             return _exited(life, event, now)
+        case ev.Lapsed() if phase in (Phase.PROBING, Phase.RUNNING, Phase.DRAINING):
+            # Nobody can release it, and another may soon run in its place.
+            return _stop(replace(life, failure="" if life.unwanted else sentences.LAPSED), [], now)
         case ev.Redirected(at=at) if not life.is_over and not life.status.drain.redirected_at:
             status = life.edit()
             status.drain.redirected_at = at
@@ -267,7 +274,7 @@ def _exited(life: Life, event: ev.Exited, now: float) -> _Moved:
 
 
 def _end(life: Life, now: float, state: pb.TaskState.ValueType, error: str = "") -> _Moved:
-    bury = life.phase in (Phase.RUNNING, Phase.DRAINING)
+    bury = life.phase in (Phase.RUNNING, Phase.DRAINING) or (bool(life.failure) and life.served)
     life = life.enter(Phase.CLEANING).says(now, state, message=_LAST_WORDS[state], error=error)
     return life, [ev.StopProbing(), ev.Clean(bury)]
 

@@ -234,6 +234,8 @@ class TaskRunner:
             if self._recording is None or not await self._recording:
                 await tools.lives.sync()
             async with tools.slots.start:
+                if self.life.task.spec.exclusive:
+                    await tools.guard(task_id)
                 await tools.runtime.start(task_id)
         except (ContainerFailure, PyswarmError) as error:
             # After an agent's restart in the middle of a start, the runtime may refuse because it runs already.

@@ -6,6 +6,7 @@ import signal
 
 from pyswarm_agent.interfaces import ContainerExit
 
+LAPSED = "stopped because this host has not heard a leader for too long: another may run in its place"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 

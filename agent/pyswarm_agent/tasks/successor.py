@@ -50,6 +50,8 @@ def plan(lives: Mapping[str, Life], made: Mapping[str, int], lost_at: float, now
         place = (life.task.service_id, life.task.slot)
         if not _is_ended(life) or life.unwanted or life.task.leaving or place in taken:
             continue
+        if life.task.spec.exclusive:
+            continue  # a host that hears nobody has to end such tasks, not to begin them
         if life.task.desired_state != pb.TASK_STATE_RUNNING or _has_follower(life, lives):
             continue
         if life.status.at < lost_at - 1 and now - lost_at < AWAY_LONG:
@@ -63,6 +65,7 @@ def plan(lives: Mapping[str, Life], made: Mapping[str, int], lost_at: float, now
         if life.task.desired_state == pb.TASK_STATE_READY
         and 0 < life.task.start_after <= now
         and not life.task.leaving
+        and not life.task.spec.exclusive
         and not life.gone
     )
     return Plan(tuple(successors), start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -111,3 +111,4 @@ class Tools:
     auth: Callable[[str], pb.RegistryAuth | None]  # by service id
     slots: Slots
     clock: Callable[[], float]  # unix seconds
+    guard: Callable[[str], Awaitable[None]]  # of an exclusive task, before its start; ContainerFailure

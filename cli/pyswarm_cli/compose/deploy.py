@@ -96,6 +96,20 @@ def _policy(reader: Reader, policy: spec.UpdatePolicy, which: str, value: Value,
     reader.walk(value, where, handlers)
 
 
+def check_order(reader: Reader, service: Value, where: str) -> None:
+    """Of an exclusive service: it is updated stop-first, whatever is not said; but the contrary must not be."""
+    found = reader.map(service, where).entries.get("deploy")
+    for key in ("update_config", "rollback_config"):
+        policy = reader.map(found.value, where).entries.get(key) if found is not None else None
+        order = reader.map(policy.value, where).entries.get("order") if policy is not None else None
+        if order is not None and reader.parsed(order.value, where, policies.ORDERS) == spec.UPDATE_ORDER_START_FIRST:
+            reader.fail(
+                order.line,
+                f"{where}.deploy.{key}.order: an exclusive service never has two tasks in a slot, so it cannot be "
+                "start-first; leave the order out",
+            )
+
+
 def _resources(reader: Reader, resources: spec.Resources, value: Value, where: str) -> None:
     limits = {
         "cpus": _set(reader, resources, "limit_nano_cpus", numbers.cpus),
@@ -188,6 +202,7 @@ def read_extension(reader: Reader, service: spec.ServiceSpec, value: Value, wher
 
     handlers = {
         "drain_timeout": _set(reader, service.task, "drain_timeout", durations.duration),
+        "exclusive": lambda inner, at: setattr(service.task, "exclusive", reader.boolean(inner, at)),
         "affinity": lambda inner, at: setattr(service, "affinity", reader.boolean(inner, at)),
         "health_http": http,
         "health_tcp": tcp,

@@ -44,6 +44,8 @@ class Builder:
         self.reader.walk(entry.value, where, self._handlers(), refusals.SERVICE)
         if not self.container.image:
             self.reader.fail(entry.line, f"{where} has no image")
+        if self.task.exclusive:
+            deploy.check_order(self.reader, entry.value, where)
         self.container.env[:] = pairs.merge_env(self._file_env, self._own_env)
         if self._restart is not None and not self.task.HasField("restart"):
             self.task.restart.condition, self.task.restart.max_attempts = self._restart  # type: ignore[assignment]

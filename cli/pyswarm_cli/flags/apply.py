@@ -54,8 +54,19 @@ def apply(base: spec.ServiceSpec, options: Options, table: Sequence[Flag]) -> sp
             flag.apply(changed, options[flag.key], options)
     if changed.mode == spec.SERVICE_MODE_GLOBAL and "replicas" in options:
         raise InvalidInput("a global service has one task on each node, so it takes no --replicas")
+    if changed.task.exclusive:
+        _stop_first(options)
     coherent(changed)
     return changed
+
+
+def _stop_first(options: Options) -> None:
+    for which in ("update", "rollback"):
+        if options.get(f"{which}_order") == spec.UPDATE_ORDER_START_FIRST:
+            raise InvalidInput(
+                f"an exclusive service never has two tasks in a slot, so its {which} cannot be start-first: leave "
+                f"--{which}-order out"
+            )
 
 
 def check_flags(options: Options, table: Sequence[Flag]) -> None:

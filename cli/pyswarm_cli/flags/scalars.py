@@ -100,6 +100,8 @@ SCALARS: tuple[Flag, ...] = (
          to("task.placement.max_per_node"), count("replicas per node", 0, numbers.MAX_REPLICAS), "N"),
     Flag("endpoint-mode", "vip: one stable address; dnsrr: DNS answers with the tasks' own.", to("endpoint_mode"),
          ENDPOINT_MODES, "MODE"),
+    Flag("exclusive", "Never two tasks of a slot at a time, not even when a node is cut off: for a single writer.",
+         to("task.exclusive"), None),
     Flag("affinity", "The same client address reaches the same task.", to("affinity"), None),
     Flag("hostname", "The containers' host name.", to("task.container.hostname"), _hostname, "NAME"),
     Flag("reserve-cpu", "CPUs that a node must have free.", to("task.resources.reserve_nano_cpus"), numbers.cpus,

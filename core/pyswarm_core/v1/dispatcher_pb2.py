@@ -27,7 +27,7 @@ from pyswarm_core.v1 import objects_pb2 as pyswarm__core_dot_v1_dot_objects__pb2
 from pyswarm_core.v1 import endpoints_pb2 as pyswarm__core_dot_v1_dot_endpoints__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pyswarm_core/v1/dispatcher.proto\x12\npyswarm.v1\x1a\x1apyswarm_core/v1/spec.proto\x1a\x1dpyswarm_core/v1/objects.proto\x1a\x1fpyswarm_core/v1/endpoints.proto\"2\n\x05\x46\x65nce\x12\x17\n\x0fleader_revision\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xbb\x01\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.pyswarm.v1.HeartbeatH\x00\x12+\n\x08statuses\x18\x03 \x01(\x0b\x32\x17.pyswarm.v1.StatusBatchH\x00\x12&\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x13.pyswarm.v1.AppliedH\x00\x42\x06\n\x04\x62ody\"\x84\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x30\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1b.pyswarm.v1.NodeDescription\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\nlast_fence\x18\x04 \x01(\x0b\x32\x11.pyswarm.v1.Fence\x12\"\n\x04role\x18\x05 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.pyswarm.v1.Hello.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0b\n\tHeartbeat\"8\n\x0bStatusBatch\x12)\n\x07updates\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.StatusUpdate\"j\n\x0cStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.pyswarm.v1.TaskStatus\x12!\n\x07\x61\x64opted\x18\x03 \x01(\x0b\x32\x10.pyswarm.v1.Task\"(\n\x07\x41pplied\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"\xa2\x03\n\x0eManagerMessage\x12 \n\x05\x66\x65nce\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.Fence\x12&\n\x07welcome\x18\x02 \x01(\x0b\x32\x13.pyswarm.v1.WelcomeH\x00\x12\x33\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x1c.pyswarm.v1.AssignmentUpdateH\x00\x12/\n\tendpoints\x18\x04 \x01(\x0b\x32\x1a.pyswarm.v1.EndpointUpdateH\x00\x12&\n\x04logs\x18\x05 \x01(\x0b\x32\x16.pyswarm.v1.LogRequestH\x00\x12,\n\x0b\x63\x61ncel_logs\x18\x06 \x01(\x0b\x32\x15.pyswarm.v1.LogCancelH\x00\x12+\n\nstatus_ack\x18\x07 \x01(\x0b\x32\x15.pyswarm.v1.StatusAckH\x00\x12+\n\nnot_leader\x18\x08 \x01(\x0b\x32\x15.pyswarm.v1.NotLeaderH\x00\x12(\n\x08standing\x18\t \x01(\x0b\x32\x14.pyswarm.v1.StandingH\x00\x42\x06\n\x04\x62ody\"I\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10heartbeat_period\x18\x02 \x01(\x01\x12\x13\n\x0bnode_number\x18\x03 \x01(\r\"@\n\x08Standing\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x10\n\x08managers\x18\x02 \x03(\t\"\x1c\n\tNotLeader\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\xd3\x01\n\x10\x41ssignmentUpdate\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x15\n\rremoved_tasks\x18\x04 \x03(\t\x12%\n\x08networks\x18\x05 \x03(\x0b\x32\x13.pyswarm.v1.Network\x12\x18\n\x10removed_networks\x18\x06 \x03(\t\x12\'\n\x05\x61uths\x18\x07 \x03(\x0b\x32\x18.pyswarm.v1.RegistryAuth\"\xca\x01\n\x0e\x45ndpointUpdate\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12.\n\x08services\x18\x04 \x03(\x0b\x32\x1c.pyswarm.v1.ServiceEndpoints\x12\x18\n\x10removed_services\x18\x05 \x03(\t\x12\x15\n\rsettled_tasks\x18\x06 \x03(\t\x12&\n\x05nodes\x18\x07 \x03(\x0b\x32\x17.pyswarm.v1.NodeAddress\"Q\n\x0bNodeAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\"_\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0c\n\x04tail\x18\x03 \x01(\x05\x12\r\n\x05since\x18\x04 \x01(\x01\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1c\n\tStatusAck\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\r\"b\n\x08LogBatch\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.pyswarm.v1.LogLine\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"G\n\x07LogLine\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x11\n\tis_stderr\x18\x03 \x01(\x08\x12\x0c\n\x04line\x18\x04 \x01(\x0c\"\x15\n\x13PublishLogsResponse2\x99\x01\n\nDispatcher\x12\x43\n\x07Session\x12\x18.pyswarm.v1.AgentMessage\x1a\x1a.pyswarm.v1.ManagerMessage(\x01\x30\x01\x12\x46\n\x0bPublishLogs\x12\x14.pyswarm.v1.LogBatch\x1a\x1f.pyswarm.v1.PublishLogsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pyswarm_core/v1/dispatcher.proto\x12\npyswarm.v1\x1a\x1apyswarm_core/v1/spec.proto\x1a\x1dpyswarm_core/v1/objects.proto\x1a\x1fpyswarm_core/v1/endpoints.proto\"2\n\x05\x46\x65nce\x12\x17\n\x0fleader_revision\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xbb\x01\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.pyswarm.v1.HeartbeatH\x00\x12+\n\x08statuses\x18\x03 \x01(\x0b\x32\x17.pyswarm.v1.StatusBatchH\x00\x12&\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x13.pyswarm.v1.AppliedH\x00\x42\x06\n\x04\x62ody\"\x84\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x30\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1b.pyswarm.v1.NodeDescription\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\nlast_fence\x18\x04 \x01(\x0b\x32\x11.pyswarm.v1.Fence\x12\"\n\x04role\x18\x05 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.pyswarm.v1.Hello.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\tHeartbeat\x12\x0f\n\x07sent_at\x18\x01 \x01(\x01\"8\n\x0bStatusBatch\x12)\n\x07updates\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.StatusUpdate\"j\n\x0cStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.pyswarm.v1.TaskStatus\x12!\n\x07\x61\x64opted\x18\x03 \x01(\x0b\x32\x10.pyswarm.v1.Task\"(\n\x07\x41pplied\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"\xd5\x03\n\x0eManagerMessage\x12 \n\x05\x66\x65nce\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.Fence\x12&\n\x07welcome\x18\x02 \x01(\x0b\x32\x13.pyswarm.v1.WelcomeH\x00\x12\x33\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x1c.pyswarm.v1.AssignmentUpdateH\x00\x12/\n\tendpoints\x18\x04 \x01(\x0b\x32\x1a.pyswarm.v1.EndpointUpdateH\x00\x12&\n\x04logs\x18\x05 \x01(\x0b\x32\x16.pyswarm.v1.LogRequestH\x00\x12,\n\x0b\x63\x61ncel_logs\x18\x06 \x01(\x0b\x32\x15.pyswarm.v1.LogCancelH\x00\x12+\n\nstatus_ack\x18\x07 \x01(\x0b\x32\x15.pyswarm.v1.StatusAckH\x00\x12+\n\nnot_leader\x18\x08 \x01(\x0b\x32\x15.pyswarm.v1.NotLeaderH\x00\x12(\n\x08standing\x18\t \x01(\x0b\x32\x14.pyswarm.v1.StandingH\x00\x12\x31\n\rheartbeat_ack\x18\n \x01(\x0b\x32\x18.pyswarm.v1.HeartbeatAckH\x00\x42\x06\n\x04\x62ody\"/\n\x0cHeartbeatAck\x12\x0f\n\x07sent_at\x18\x01 \x01(\x01\x12\x0e\n\x06permit\x18\x02 \x01(\x08\"I\n\x07Welcome\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10heartbeat_period\x18\x02 \x01(\x01\x12\x13\n\x0bnode_number\x18\x03 \x01(\r\"@\n\x08Standing\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x10\n\x08managers\x18\x02 \x03(\t\"\x1c\n\tNotLeader\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\xd3\x01\n\x10\x41ssignmentUpdate\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x15\n\rremoved_tasks\x18\x04 \x03(\t\x12%\n\x08networks\x18\x05 \x03(\x0b\x32\x13.pyswarm.v1.Network\x12\x18\n\x10removed_networks\x18\x06 \x03(\t\x12\'\n\x05\x61uths\x18\x07 \x03(\x0b\x32\x18.pyswarm.v1.RegistryAuth\"\xca\x01\n\x0e\x45ndpointUpdate\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12.\n\x08services\x18\x04 \x03(\x0b\x32\x1c.pyswarm.v1.ServiceEndpoints\x12\x18\n\x10removed_services\x18\x05 \x03(\t\x12\x15\n\rsettled_tasks\x18\x06 \x03(\t\x12&\n\x05nodes\x18\x07 \x03(\x0b\x32\x17.pyswarm.v1.NodeAddress\"Q\n\x0bNodeAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\"_\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0c\n\x04tail\x18\x03 \x01(\x05\x12\r\n\x05since\x18\x04 \x01(\x01\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1c\n\tStatusAck\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\r\"b\n\x08LogBatch\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.pyswarm.v1.LogLine\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"G\n\x07LogLine\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x11\n\tis_stderr\x18\x03 \x01(\x08\x12\x0c\n\x04line\x18\x04 \x01(\x0c\"\x15\n\x13PublishLogsResponse2\x99\x01\n\nDispatcher\x12\x43\n\x07Session\x12\x18.pyswarm.v1.AgentMessage\x1a\x1a.pyswarm.v1.ManagerMessage(\x01\x30\x01\x12\x46\n\x0bPublishLogs\x12\x14.pyswarm.v1.LogBatch\x1a\x1f.pyswarm.v1.PublishLogsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,39 +45,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO_LABELSENTRY']._serialized_start=598
   _globals['_HELLO_LABELSENTRY']._serialized_end=643
   _globals['_HEARTBEAT']._serialized_start=645
-  _globals['_HEARTBEAT']._serialized_end=656
-  _globals['_STATUSBATCH']._serialized_start=658
-  _globals['_STATUSBATCH']._serialized_end=714
-  _globals['_STATUSUPDATE']._serialized_start=716
-  _globals['_STATUSUPDATE']._serialized_end=822
-  _globals['_APPLIED']._serialized_start=824
-  _globals['_APPLIED']._serialized_end=864
-  _globals['_MANAGERMESSAGE']._serialized_start=867
-  _globals['_MANAGERMESSAGE']._serialized_end=1285
-  _globals['_WELCOME']._serialized_start=1287
-  _globals['_WELCOME']._serialized_end=1360
-  _globals['_STANDING']._serialized_start=1362
-  _globals['_STANDING']._serialized_end=1426
-  _globals['_NOTLEADER']._serialized_start=1428
-  _globals['_NOTLEADER']._serialized_end=1456
-  _globals['_ASSIGNMENTUPDATE']._serialized_start=1459
-  _globals['_ASSIGNMENTUPDATE']._serialized_end=1670
-  _globals['_ENDPOINTUPDATE']._serialized_start=1673
-  _globals['_ENDPOINTUPDATE']._serialized_end=1875
-  _globals['_NODEADDRESS']._serialized_start=1877
-  _globals['_NODEADDRESS']._serialized_end=1958
-  _globals['_LOGREQUEST']._serialized_start=1960
-  _globals['_LOGREQUEST']._serialized_end=2055
-  _globals['_LOGCANCEL']._serialized_start=2057
-  _globals['_LOGCANCEL']._serialized_end=2088
-  _globals['_STATUSACK']._serialized_start=2090
-  _globals['_STATUSACK']._serialized_end=2118
-  _globals['_LOGBATCH']._serialized_start=2120
-  _globals['_LOGBATCH']._serialized_end=2218
-  _globals['_LOGLINE']._serialized_start=2220
-  _globals['_LOGLINE']._serialized_end=2291
-  _globals['_PUBLISHLOGSRESPONSE']._serialized_start=2293
-  _globals['_PUBLISHLOGSRESPONSE']._serialized_end=2314
-  _globals['_DISPATCHER']._serialized_start=2317
-  _globals['_DISPATCHER']._serialized_end=2470
+  _globals['_HEARTBEAT']._serialized_end=673
+  _globals['_STATUSBATCH']._serialized_start=675
+  _globals['_STATUSBATCH']._serialized_end=731
+  _globals['_STATUSUPDATE']._serialized_start=733
+  _globals['_STATUSUPDATE']._serialized_end=839
+  _globals['_APPLIED']._serialized_start=841
+  _globals['_APPLIED']._serialized_end=881
+  _globals['_MANAGERMESSAGE']._serialized_start=884
+  _globals['_MANAGERMESSAGE']._serialized_end=1353
+  _globals['_HEARTBEATACK']._serialized_start=1355
+  _globals['_HEARTBEATACK']._serialized_end=1402
+  _globals['_WELCOME']._serialized_start=1404
+  _globals['_WELCOME']._serialized_end=1477
+  _globals['_STANDING']._serialized_start=1479
+  _globals['_STANDING']._serialized_end=1543
+  _globals['_NOTLEADER']._serialized_start=1545
+  _globals['_NOTLEADER']._serialized_end=1573
+  _globals['_ASSIGNMENTUPDATE']._serialized_start=1576
+  _globals['_ASSIGNMENTUPDATE']._serialized_end=1787
+  _globals['_ENDPOINTUPDATE']._serialized_start=1790
+  _globals['_ENDPOINTUPDATE']._serialized_end=1992
+  _globals['_NODEADDRESS']._serialized_start=1994
+  _globals['_NODEADDRESS']._serialized_end=2075
+  _globals['_LOGREQUEST']._serialized_start=2077
+  _globals['_LOGREQUEST']._serialized_end=2172
+  _globals['_LOGCANCEL']._serialized_start=2174
+  _globals['_LOGCANCEL']._serialized_end=2205
+  _globals['_STATUSACK']._serialized_start=2207
+  _globals['_STATUSACK']._serialized_end=2235
+  _globals['_LOGBATCH']._serialized_start=2237
+  _globals['_LOGBATCH']._serialized_end=2335
+  _globals['_LOGLINE']._serialized_start=2337
+  _globals['_LOGLINE']._serialized_end=2408
+  _globals['_PUBLISHLOGSRESPONSE']._serialized_start=2410
+  _globals['_PUBLISHLOGSRESPONSE']._serialized_end=2431
+  _globals['_DISPATCHER']._serialized_start=2434
+  _globals['_DISPATCHER']._serialized_end=2587
 # @@protoc_insertion_point(module_scope)

@@ -148,12 +148,17 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    sent_at: _builtins.float
+    """seconds of the agent's own clock since boot"""
     def __init__(
         self,
+        *,
+        sent_at: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,6 +251,7 @@ class ManagerMessage(_message.Message):
     STATUS_ACK_FIELD_NUMBER: _builtins.int
     NOT_LEADER_FIELD_NUMBER: _builtins.int
     STANDING_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_ACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fence(self) -> Global___Fence: ...
     @_builtins.property
@@ -270,6 +276,8 @@ class ManagerMessage(_message.Message):
     def standing(self) -> Global___Standing:
         """after the welcome, and whenever it changes"""
 
+    @_builtins.property
+    def heartbeat_ack(self) -> Global___HeartbeatAck: ...
     def __init__(
         self,
         *,
@@ -282,16 +290,43 @@ class ManagerMessage(_message.Message):
         status_ack: Global___StatusAck | None = ...,
         not_leader: Global___NotLeader | None = ...,
         standing: Global___Standing | None = ...,
+        heartbeat_ack: Global___HeartbeatAck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "heartbeat_ack", b"heartbeat_ack", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel_logs", b"cancel_logs", "endpoints", b"endpoints", "fence", b"fence", "heartbeat_ack", b"heartbeat_ack", "logs", b"logs", "not_leader", b"not_leader", "standing", b"standing", "status_ack", b"status_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "endpoints", "logs", "cancel_logs", "status_ack", "not_leader", "standing"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "endpoints", "logs", "cancel_logs", "status_ack", "not_leader", "standing", "heartbeat_ack"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ManagerMessage: _TypeAlias = ManagerMessage  # noqa: Y015
+
+@_typing.final
+class HeartbeatAck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    PERMIT_FIELD_NUMBER: _builtins.int
+    sent_at: _builtins.float
+    """of the heartbeat"""
+    permit: _builtins.bool
+    """Exclusive tasks may run on for a while that counts from `sent_at`. Given only by who was certain to lead when the
+    heartbeat was here, and only to a node that is not down.
+    """
+    def __init__(
+        self,
+        *,
+        sent_at: _builtins.float = ...,
+        permit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit", "sent_at", b"sent_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatAck: _TypeAlias = HeartbeatAck  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):

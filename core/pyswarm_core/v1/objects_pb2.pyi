@@ -590,6 +590,7 @@ class Node(_message.Message):
     SERVING_FIELD_NUMBER: _builtins.int
     MANAGER_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    PERMIT_OVER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -604,6 +605,8 @@ class Node(_message.Message):
     """false: it has a session but does not apply endpoints; nobody waits for it"""
     role: _spec_pb2.NodeRole.ValueType
     """what its agent has a certificate for; spec.role is what it is to be"""
+    permit_over: _builtins.bool
+    """silent for so long that it has ended all its exclusive tasks by itself"""
     @_builtins.property
     def spec(self) -> _spec_pb2.NodeSpec: ...
     @_builtins.property
@@ -626,10 +629,11 @@ class Node(_message.Message):
         serving: _builtins.bool = ...,
         manager: Global___ManagerStatus | None = ...,
         role: _spec_pb2.NodeRole.ValueType = ...,
+        permit_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "manager", b"manager", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "created_at", b"created_at", "description", b"description", "id", b"id", "manager", b"manager", "number", b"number", "role", b"role", "serving", b"serving", "spec", b"spec", "state", b"state", "state_at", b"state_at", "state_message", b"state_message", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "created_at", b"created_at", "description", b"description", "id", b"id", "manager", b"manager", "number", b"number", "permit_over", b"permit_over", "role", b"role", "serving", b"serving", "spec", b"spec", "state", b"state", "state_at", b"state_at", "state_message", b"state_message", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -267,10 +267,13 @@ class TaskSpec(_message.Message):
     DRAIN_TIMEOUT_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     HOST_PORTS_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_FIELD_NUMBER: _builtins.int
     drain_timeout: _builtins.float
     """longest wait, after release, for open connections to end; default 10"""
     force: _builtins.int
     """raised by `update --force`, so that tasks are replaced though nothing else changed"""
+    exclusive: _builtins.bool
+    """Of each slot, never two tasks run at a time, not even one on a node that nobody hears of. docs/adr/0014."""
     @_builtins.property
     def container(self) -> Global___ContainerSpec: ...
     @_builtins.property
@@ -301,10 +304,11 @@ class TaskSpec(_message.Message):
         drain_timeout: _builtins.float | None = ...,
         force: _builtins.int = ...,
         host_ports: _abc.Iterable[Global___Port] | None = ...,
+        exclusive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_timeout", b"_drain_timeout", "container", b"container", "drain_timeout", b"drain_timeout", "log", b"log", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_timeout", b"_drain_timeout", "container", b"container", "drain_timeout", b"drain_timeout", "force", b"force", "host_ports", b"host_ports", "log", b"log", "networks", b"networks", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_timeout", b"_drain_timeout", "container", b"container", "drain_timeout", b"drain_timeout", "exclusive", b"exclusive", "force", b"force", "host_ports", b"host_ports", "log", b"log", "networks", b"networks", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__drain_timeout: _TypeAlias = _typing.Literal["drain_timeout"]  # noqa: Y015
     _WhichOneofArgType__drain_timeout: _TypeAlias = _typing.Literal["_drain_timeout", b"_drain_timeout"]  # noqa: Y015

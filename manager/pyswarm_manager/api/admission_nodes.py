@@ -13,6 +13,7 @@ from pyswarm_manager.allocator.ranges import Range
 from pyswarm_manager.allocator.service import may_go_back
 from pyswarm_manager.api.names import check_labels, check_name, check_node_labels
 from pyswarm_manager.plan import Delete, Put, World, Write, changed
+from pyswarm_manager.tasks import may_be_exclusive
 
 
 def update_node(world: World, node: pb.Node, wanted: spec.NodeSpec, *, version: int = 0) -> pb.Node:
@@ -55,6 +56,11 @@ def remove_node(world: World, node: pb.Node, *, force: bool, now: float) -> tupl
         raise PreconditionFailed(f"Node {name} is a manager: demote it with `pyswarm node demote {name}` first.")
     if node.state != pb.NODE_STATE_DOWN and not force:
         raise PreconditionFailed(f"Node {name} is not down: stop its agent first, or remove it with --force.")
+    if any(may_be_exclusive(task) for task in world.tasks_of_node(node.id)):
+        raise PreconditionFailed(
+            f"Node {name} may still run an exclusive task, which must have ended before anybody forgets it: drain the "
+            "node first, or wait for half a minute after its agent was lost."
+        )
     gone = pb.RemovedNode(id=node.id, hostname=node.description.hostname, removed_at=now)
     return *nodes.forget(world, node), Put(gone)
 

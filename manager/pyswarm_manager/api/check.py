@@ -44,6 +44,8 @@ def check_replicas(wanted: spec.ServiceSpec) -> None:
     if wanted.mode == spec.SERVICE_MODE_GLOBAL:
         if wanted.replicas:
             raise InvalidInput("A global service has no number of replicas: it runs once on each node.")
+        if wanted.task.exclusive:
+            raise InvalidInput("A global service has one task on each node: exclusive is for replicated ones.")
         if wanted.task.placement.max_per_node:
             raise InvalidInput("A global service runs once on each node: max replicas per node is for replicated ones.")
     if wanted.replicas > MAX_REPLICAS:

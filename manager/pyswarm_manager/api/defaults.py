@@ -76,12 +76,14 @@ def force_order(wanted: spec.ServiceSpec) -> list[str]:
     task has to give the port up before the new one can have it. Returns the warning that says so."""
     del wanted.task.host_ports[:]
     wanted.task.host_ports.extend(port for port in wanted.ports if port.mode == spec.PUBLISH_MODE_HOST)
-    if not wanted.task.host_ports:
+    if not wanted.task.host_ports and not wanted.task.exclusive:
         return []
     policies = (wanted.update, wanted.rollback)
     forced = [policy for policy in policies if policy.order != spec.UPDATE_ORDER_STOP_FIRST]
     for policy in forced:
         policy.order = spec.UPDATE_ORDER_STOP_FIRST
+    if not wanted.task.host_ports:
+        return []  # who asks for an exclusive service has asked for just that
     port = wanted.task.host_ports[0]
     return (
         [f"order is stop-first because host port {port.published} can be held by one task of a host only"]

@@ -14,12 +14,18 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import changed, earliest
 
+# Seconds without any message after which no exclusive task can live on the node: its agent stops them 15 s after it
+# sent the last heartbeat that was acknowledged, and its fuses kill them after 25 (pyswarm_agent.permit). The rest is
+# margin, for clocks that run at different speeds.
+PERMIT_OVER = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds."""
 
     down_after: float = 15.0  # without any message
+    permit_over_after: float = PERMIT_OVER
     apply_within: float = 10.0  # an endpoint update, from its sending
 
 
@@ -33,6 +39,7 @@ class Facts:
     hello: wire.Hello | None = None  # of the open session
     is_manager: bool = False  # by its certificate
     caught_up: bool = False  # this session has applied a complete endpoint set
+    has_exclusive: bool = False  # tasks of that kind that are not over, by what is stored
     unapplied_since: float | None = None  # when the oldest update that it has not confirmed was sent
 
 
@@ -69,12 +76,7 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float, steady: float
     """`node` as it is stored; the time in unix seconds, and in those of `facts`."""
     silent_in = facts.heard_at + limits.down_after - steady
     if silent_in <= 0:
-        if node.state == pb.NODE_STATE_DOWN:
-            return Verdict(None, None, is_down=True)
-        result = changed(node)
-        _turn(result, pb.NODE_STATE_DOWN, f"no word from its agent for {limits.down_after:g} s", now)
-        result.serving = False
-        return Verdict(result, None, is_down=True)
+        return _silent(node, facts.heard_at + max(limits.permit_over_after, limits.down_after) - steady, limits, now)
     if facts.hello is None:
         return Verdict(None, silent_in)
     stuck_in = None if facts.unapplied_since is None else facts.unapplied_since + limits.apply_within - steady
@@ -90,6 +92,11 @@ def judge(node: pb.Node, facts: Facts, limits: Limits, now: float, steady: float
         _turn(result, pb.NODE_STATE_READY, "", now)
         result.serving = True
     wake_in = earliest(silent_in, None if is_stuck else stuck_in)
+    if result.state == pb.NODE_STATE_READY and node.permit_over:
+        if facts.has_exclusive:
+            # What was given up for it must be stored as such before it may run anything again.
+            return Verdict(None, wake_in, is_stuck=is_stuck)
+        result.permit_over = False
     return Verdict(result if result != node else None, wake_in, is_stuck=is_stuck)
 
 
@@ -98,6 +105,16 @@ def _describe(node: pb.Node, facts: Facts) -> None:
     node.description.CopyFrom(facts.hello.description)
     node.address = facts.hello.address
     node.role = spec.NODE_ROLE_MANAGER if facts.is_manager else spec.NODE_ROLE_WORKER
+
+
+def _silent(node: pb.Node, over_in: float, limits: Limits, now: float) -> Verdict:
+    result = changed(node)
+    if node.state != pb.NODE_STATE_DOWN:
+        _turn(result, pb.NODE_STATE_DOWN, f"no word from its agent for {limits.down_after:g} s", now)
+        result.serving = False
+    result.permit_over = node.permit_over or over_in <= 0
+    wake_in = None if result.permit_over else over_in
+    return Verdict(result if result != node else None, wake_in, is_down=True)
 
 
 def _turn(node: pb.Node, state: pb.NodeState.ValueType, message: str, now: float) -> None:

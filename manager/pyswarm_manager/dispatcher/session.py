@@ -50,6 +50,10 @@ class Leadership(Protocol):
     def fence(self) -> wire.Fence: ...
     def steady(self) -> float: ...
     def heard(self, session: Session) -> None: ...
+    def may_permit(self, session: Session) -> bool:
+        """Whether its exclusive tasks may run on, counted from before now."""
+        ...
+
     def reported(self, session: Session, batch: wire.StatusBatch) -> None: ...
     def confirmed(self, session: Session, revision: int) -> None: ...
     def session_changed(self, session: Session) -> None:
@@ -88,6 +92,7 @@ class Session:
         self._unconfirmed: deque[_Sent] = deque()
         self._acks_due = 0
         self._acks_sent = 0
+        self._answer: wire.HeartbeatAck | None = None  # to the last heartbeat
         self._logs: deque[wire.ManagerMessage] = deque()
 
     @property
@@ -114,6 +119,11 @@ class Session:
                 self._leadership.reported(self, message.statuses)
             case "applied":
                 self._applied(message.applied)
+            case "heartbeat":
+                # Decided now and said later: whatever happens in between, the permit counts from when it was sent.
+                permit = self._leadership.may_permit(self)
+                self._answer = wire.HeartbeatAck(sent_at=message.heartbeat.sent_at, permit=permit)
+                self._wake.set()
 
     def woken(self) -> None:
         """An endpoint update, or who manages the cluster, may be due."""
@@ -193,6 +203,9 @@ class Session:
         if self._acks_due > self._acks_sent and not self._closed:
             self._acks_sent = self._acks_due
             yield self._fenced(wire.ManagerMessage(status_ack=wire.StatusAck(batches=self._acks_sent)))
+        if self._answer is not None and not self._closed:
+            answer, self._answer = self._answer, None
+            yield self._fenced(wire.ManagerMessage(heartbeat_ack=answer))
         while self._logs and not self._closed:
             yield self._fenced(self._logs.popleft())
 

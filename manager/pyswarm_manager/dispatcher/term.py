@@ -29,7 +29,7 @@ from pyswarm_manager.loops import Applier, LiveWorld
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.queue import KeyQueue
 from pyswarm_manager.roster import api_addresses
-from pyswarm_manager.tasks import endpoint_version, is_endpoint, is_terminal
+from pyswarm_manager.tasks import endpoint_version, is_endpoint, is_terminal, may_be_exclusive
 from pyswarm_manager.together import run_together
 from pyswarm_manager.world import Change
 
@@ -64,8 +64,10 @@ class Term:
         timing: Timing,
         acknowledged: Callable[[], None],
         steady: Callable[[], float] | None = None,
+        is_certain: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`steady`: seconds of a clock that nobody sets, which silence is measured by; by default `clock`'s."""
+        """`steady`: seconds of a clock that nobody sets, which silence is measured by; by default `clock`'s.
+        `is_certain`: whether nobody else can lead at this moment."""
         self.world = world
         self.endpoints = EndpointCache(deriver)
         self.acks = NodeAcks(acknowledged)
@@ -87,6 +89,8 @@ class Term:
         self._began = self.steady() + timing.grace - timing.limits.down_after
         self._heard: dict[str, float] = {}
         self._registering = asyncio.Lock()
+        self._is_certain = is_certain
+        self._turning: set[str] = set()  # nodes that are being stored as down
         self._newcomers: dict[str, asyncio.Future[None]] = {}
         self._is_over = False
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -178,6 +182,12 @@ class Term:
     def heard(self, session: Session) -> None:
         self._heard[session.node_id] = self.steady()
 
+    def may_permit(self, session: Session) -> bool:
+        """Whether exclusive tasks may run on. Not on a node that is down, or may be so in the store by now."""
+        node = self.world.nodes.get(session.node_id)
+        is_up = node is not None and node.state == pb.NODE_STATE_READY and session.node_id not in self._turning
+        return is_up and self._sessions.get(session.node_id) is session and self._is_certain()
+
     def reported(self, session: Session, batch: wire.StatusBatch) -> None:
         self._reports.add(session, batch)
 
@@ -210,6 +220,7 @@ class Term:
                             tasks.setdefault(task.node_id, []).append(task.id)
                     if isinstance(change.new, pb.Task):
                         self._await_confirmations(change.new)
+                        self._let_node_return(change.new)
                 case "service":
                     services.add(change.id)
                     old, new = cast("pb.Service | None", change.old), cast("pb.Service | None", change.new)
@@ -270,6 +281,12 @@ class Term:
         if to_leave or to_be_free:
             self.awaited_revision = max(self.awaited_revision, task.version)
 
+    def _let_node_return(self, task: pb.Task) -> None:
+        """It waits until its exclusive tasks are given up."""
+        node = self.world.nodes.get(task.node_id)
+        if node is not None and node.permit_over:
+            self._queue.add(_NODE + node.id)
+
     def _refresh(self, service_id: str) -> None:
         wake_at = self.endpoints.refresh(self.world, service_id, self._clock.now())
         if wake_at is not None:
@@ -296,6 +313,7 @@ class Term:
             hello=session.hello if session else None,
             is_manager=session is not None and session.is_manager,
             caught_up=session is not None and session.caught_up,
+            has_exclusive=any(may_be_exclusive(task) for task in self.world.tasks_of_node(node_id)),
             unapplied_since=session.unapplied_since if session else None,
         )
         node = self.world.nodes.get(node_id)
@@ -318,7 +336,11 @@ class Term:
                 serving=verdict.node.serving,
                 message=verdict.node.state_message,
             )
+            # Until it is certain what is stored, nothing may run on in the belief that the node is not down.
+            if verdict.is_down:
+                self._turning.add(node_id)
             await self._store(verdict.node)
+            self._turning.discard(node_id)
         if session is not None and verdict.is_down:
             session.close()  # it hangs: a live agent opens another
         elif session is not None and verdict.is_stuck:

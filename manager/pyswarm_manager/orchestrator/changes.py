@@ -64,8 +64,8 @@ def dismiss(world: World, task: pb.Task, now: float, *, forget: bool = False) ->
     return orphaned(out, now) if is_gone(world, task) else out
 
 
-def orphaned(task: pb.Task, now: float) -> pb.Task:
-    """Its node is no longer part of the cluster: nobody will ever report on it again."""
+def orphaned(task: pb.Task, now: float, why: str = "its node was removed from the cluster") -> pb.Task:
+    """Nobody will ever report on it again, or has to."""
     out = changed(task)
     if out.desired_state < pb.TASK_STATE_SHUTDOWN:
         out.desired_state = pb.TASK_STATE_SHUTDOWN
@@ -73,7 +73,7 @@ def orphaned(task: pb.Task, now: float) -> pb.Task:
     out.leaving_at = out.leaving_at or now
     out.released_at = out.released_at or now
     out.status.state, out.status.at = pb.TASK_STATE_ORPHANED, now
-    out.status.error = "its node was removed from the cluster"
+    out.status.error = why
     return out
 
 

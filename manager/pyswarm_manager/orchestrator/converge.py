@@ -10,12 +10,12 @@ import random
 from collections.abc import Sequence
 
 from pyswarm_core.v1 import objects_pb2 as pb
-from pyswarm_manager.orchestrator import history, removal
+from pyswarm_manager.orchestrator import exclusive, history, removal
 from pyswarm_manager.orchestrator.fitness import Matches
 from pyswarm_manager.orchestrator.settle import Settled, abandon, dismiss, settle
 from pyswarm_manager.orchestrator.transactions import pack
 from pyswarm_manager.orchestrator.view import View
-from pyswarm_manager.plan import Acks, Delete, Plan, World, Write, earliest
+from pyswarm_manager.plan import Acks, Delete, Plan, Put, World, Write, earliest
 from pyswarm_manager.rollout import machine
 from pyswarm_manager.rollout.batches import Leeway, leeway
 from pyswarm_manager.scheduler import constraints
@@ -32,6 +32,9 @@ def plan(
 ) -> Plan:
     """`acks` is part of every planner's world; what was confirmed is in `balanced_at` and `released` already."""
     del acks
+    given_up = exclusive.given_up(world, service_id, now)
+    if given_up:
+        return Plan(steps=tuple((Put(task),) for task in given_up))
     service = world.services.get(service_id)
     if service is None or service.removing:
         return removal.plan(world, service_id, now)

@@ -14,6 +14,7 @@ from pyswarm_core.ids import new_id
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator import changes
+from pyswarm_manager.orchestrator.exclusive import excludes
 from pyswarm_manager.orchestrator.fitness import best, is_balanced, is_gone, is_misplaced, is_unhealthy, serves
 from pyswarm_manager.orchestrator.restart import FRESH, Start, next_start
 from pyswarm_manager.orchestrator.slots import Slot, age
@@ -123,7 +124,7 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
     before = max(slot.wanted or slot.ended, key=age, default=None)
     of_target = task_spec == view.target
     held_version = next((task.spec_version for task in slot.tasks if task.spec == task_spec), 0)
-    staying = [task for task in slot.wanted + slot.going if not view.is_away(task)]
+    staying = [task for task in slot.wanted + slot.going if not view.is_away(task) or excludes(task, task_spec)]
     return changes.new_task(
         new_id(view.rng),
         view.service,
@@ -152,8 +153,9 @@ def _may_go(view: View, task: pb.Task, keeper: pb.Task, *, is_new: bool, leeway:
 
 
 def _stops_first(view: View, task: pb.Task, successor: spec.TaskSpec) -> bool:
-    """Two tasks cannot share a host port, whatever order was asked for."""
-    return view.policy.order == spec.UPDATE_ORDER_STOP_FIRST or _shares_port(task.spec, successor)
+    """Two tasks cannot share a host port, and exclusive ones nothing, whatever order was asked for."""
+    by_nature = excludes(task, successor) or _shares_port(task.spec, successor)
+    return view.policy.order == spec.UPDATE_ORDER_STOP_FIRST or by_nature
 
 
 def _shares_port(one: spec.TaskSpec, other: spec.TaskSpec) -> bool:
@@ -182,7 +184,8 @@ def _makes_room(task: pb.Task, keeper: pb.Task) -> bool:
 def _blocked(view: View, slot: Slot, keeper: pb.Task) -> bool:
     """Stop-first: somebody it must wait for is still there."""
     return any(
-        task is not keeper and not view.is_away(task) and _stops_first(view, task, keeper.spec)
+        task is not keeper
+        and (excludes(task, keeper.spec) or (not view.is_away(task) and _stops_first(view, task, keeper.spec)))
         for task in slot.wanted + slot.going
     )
 

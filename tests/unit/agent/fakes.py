@@ -18,6 +18,7 @@ from pyswarm_agent.interfaces import (
     ImageFailure,
 )
 from pyswarm_agent.network.inputs import DrainFigures, NetworkInputs
+from pyswarm_agent.permit import Permit
 from pyswarm_agent.tasks.listens import Listens
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -316,6 +317,29 @@ class ReadyAtOnce:
         pass
 
 
+class FakeFuses:
+    """`armed`: by task id. `failures` are raised by `arm`, one by one. `written`: what outlives the agent."""
+
+    def __init__(self) -> None:
+        self.armed: set[str] = set()
+        self.failures: list[Exception] = []
+        self.written = Permit()
+
+    def permit(self) -> Permit:
+        return self.written
+
+    def extend(self, permit: Permit) -> None:
+        self.written = permit
+
+    def is_armed(self, task_id: str) -> bool:
+        return task_id in self.armed
+
+    async def arm(self, task_id: str) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.armed.add(task_id)
+
+
 @dataclass
 class FakeHost:
     """Everything of a host that outlives its agent."""
@@ -327,6 +351,7 @@ class FakeHost:
     probes: FakeProbes = field(default_factory=FakeProbes)
     ports: FakePorts = field(default_factory=FakePorts)
     logs: FakeLogs = field(default_factory=FakeLogs)
+    fuses: FakeFuses = field(default_factory=FakeFuses)
 
     def is_empty(self) -> bool:
         return not (self.runtime.containers or self.runtime.logs or self.images.mounted or self.links.links)

@@ -52,6 +52,7 @@ SCALARS: dict[str, tuple[Any, str, Any]] = {
     "replicas-max-per-node": ("2", "task.placement.max_per_node", 2),
     "endpoint-mode": ("dnsrr", "endpoint_mode", spec.ENDPOINT_MODE_DNSRR),
     "affinity": (True, "affinity", True),
+    "exclusive": (True, "task.exclusive", True),
     "hostname": ("{{.Service.Name}}-{{.Task.Slot}}", "task.container.hostname", "{{.Service.Name}}-{{.Task.Slot}}"),
     "reserve-cpu": ("0.5", "task.resources.reserve_nano_cpus", 500_000_000),
     "reserve-memory": ("64M", "task.resources.reserve_memory", 64 << 20),
@@ -325,3 +326,18 @@ def test_names_that_no_service_can_have(name: str) -> None:
 
 def test_every_list_has_a_way_to_be_replaced_told() -> None:
     assert set(table.INSTEAD) == {entry.name for entry in LISTS} | {"env-file"}
+
+
+@pytest.mark.parametrize("which", ["update", "rollback"])
+def test_an_exclusive_service_is_never_replaced_start_first(which: str) -> None:
+    order = f"{which}_order"
+    with pytest.raises(InvalidInput, match="start-first"):
+        deploy(base(), exclusive=True, **{order: "start-first"})
+    made = deploy(base(), exclusive=True, **{order: "stop-first"})
+    with pytest.raises(InvalidInput, match="start-first"):
+        update(made, **{order: "start-first"})
+
+
+def test_a_global_service_is_not_exclusive() -> None:
+    with pytest.raises(InvalidInput, match="replicated"):
+        deploy(base(), exclusive=True, mode="global")

@@ -75,14 +75,29 @@ class Ear:
         self.logs.append((request_id, ""))
 
 
+class Noted:
+    """Permits as they come."""
+
+    def __init__(self) -> None:
+        self.sent_at: list[float] = []
+        self.every = 3600.0
+
+    def period(self) -> float:
+        return self.every
+
+    def renewed(self, sent_at: float) -> None:
+        self.sent_at.append(sent_at)
+
+
 class Agent:
     def __init__(self, manager: FakeManager, *managers: str) -> None:
         self.ear = Ear()
+        self.permits = Noted()
         self.fences = MemoryFences()
         self.box = StatusBox(time.monotonic)
         dialer = Dialer(managers or [manager.address], random.Random(1))
         connector = GrpcConnector(manager.agent_tls("n1"))
-        self.session = Session(connector, dialer, self.box, self.fences, self.ear)
+        self.session = Session(connector, dialer, self.box, self.fences, self.ear, permits=self.permits)
         self.running = asyncio.create_task(self.session.run())
 
     def report(self, task_id: str, state: pb.TaskState.ValueType, message: str = "") -> None:
@@ -166,6 +181,46 @@ async def test_statuses_come_together_and_again_until_they_are_stored(pair: tupl
     assert [(u.task_id, u.status.state) for u in session.batches[0].updates] == [("a", pb.TASK_STATE_RUNNING)]
     session.acknowledge(1)
     await until(lambda: agent.box.unstored == 0)
+
+
+async def test_a_permit_counts_from_when_the_heartbeat_was_sent(pair: tuple[FakeManager, Agent]) -> None:
+    manager, agent = pair
+    session = await manager.next_session()
+    await until(lambda: session.heartbeats == 1, what="one at once: a task may be waiting for a permit")
+    for permit in (False, True):
+        session.send(wire.ManagerMessage(heartbeat_ack=wire.HeartbeatAck(sent_at=session.last_beat, permit=permit)))
+    await until(lambda: agent.permits.sent_at)
+    assert agent.permits.sent_at == [session.last_beat]
+    assert 0 < session.last_beat <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def test_heartbeats_come_more_often_where_permits_need_it_whatever_else_is_sent(
+    pair: tuple[FakeManager, Agent],
+) -> None:
+    manager, agent = pair
+    session = await manager.next_session()
+    agent.permits.every = 0.05
+    number = 0
+
+    def heard() -> bool:
+        nonlocal number
+        number += 1
+        agent.report("a", pb.TASK_STATE_RUNNING, f"message {number}")
+        return session.heartbeats >= 4
+
+    await until(heard)
+
+
+async def test_a_leader_that_stops_answering_is_left_for_another(pair: tuple[FakeManager, Agent]) -> None:
+    """Its connection may stand: a process that is frozen keeps it."""
+    manager, agent = pair
+    agent.permits.every = 0.05
+    session = await manager.next_session()
+    await until(lambda: session.heartbeats == 1)
+    agent.session.answer_within = 0.2
+    session.send(wire.ManagerMessage(heartbeat_ack=wire.HeartbeatAck(sent_at=session.last_beat)))
+    await manager.next_session()
+    assert agent.permits.sent_at == []
 
 
 async def test_heartbeats(pair: tuple[FakeManager, Agent]) -> None:

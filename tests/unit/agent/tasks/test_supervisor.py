@@ -52,6 +52,7 @@ class Agent:
                 auth=self.auths.get,
                 slots=Slots(asyncio.Semaphore(4), asyncio.Semaphore(4)),
                 clock=time.time,
+                guard=host.fuses.arm,
             ),
             self._report,
             self._network_changed,

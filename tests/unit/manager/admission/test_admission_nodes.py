@@ -75,6 +75,21 @@ def test_remove_node() -> None:
     assert number(world) == 4
 
 
+def test_a_node_that_may_run_an_exclusive_task_is_not_forgotten() -> None:
+    world = cluster()
+    task = pb.Task(id="t", node_id="host-3", status=pb.TaskStatus(state=pb.TASK_STATE_RUNNING))
+    task.spec.exclusive = True
+    world.put(task)
+    for force in (False, True):
+        with pytest.raises(PreconditionFailed, match="host-3 may still run an exclusive task"):
+            admission.remove_node(world, world.nodes["host-3"], force=force, now=1.0)
+    over = pb.Task()
+    over.CopyFrom(world.tasks["t"])
+    over.status.state = pb.TASK_STATE_ORPHANED
+    world.put(over)
+    assert admission.remove_node(world, world.nodes["host-3"], force=False, now=1.0)
+
+
 def test_create_network() -> None:
     world = cluster()
     network = admission.create_network(world, spec.NetworkSpec(name="back", labels={"a": "b"}), "n", NOW)

@@ -127,6 +127,14 @@ def test_published_zero_picks_and_keeps_a_free_port() -> None:
     assert admitted.service.spec.ports[0].published == 30002, "though a lower one is free by now"
 
 
+def test_an_exclusive_service_is_stop_first_by_nature() -> None:
+    wanted = minimal()
+    wanted.task.exclusive = True
+    service, _, warnings = create(cluster(), wanted)
+    assert service.spec.update.order == service.spec.rollback.order == spec.UPDATE_ORDER_STOP_FIRST
+    assert warnings == []
+
+
 def test_host_ports_are_copied_and_force_stop_first() -> None:
     wanted = minimal()
     wanted.ports.add(target=80, published=8080)

@@ -49,7 +49,31 @@ def test_silence_makes_it_down_once() -> None:
     assert not verdict.node.serving
     assert verdict.node.state_at == WALL
     again = judge(verdict.node, facts, LIMITS, NOW + 5)
-    assert again.node is None and again.wake_in is None
+    assert again.node is None and again.wake_in == pytest.approx(10.1), "then its permit is over"
+
+
+def test_its_permit_is_over_once_it_was_silent_for_long_enough_for_this_leader() -> None:
+    facts = Facts(heard_at=NOW)
+    down = judge(READY, facts, LIMITS, NOW + 15).node
+    assert down is not None and not down.permit_over
+    assert judge(down, facts, LIMITS, NOW + 29.9).node is None
+    verdict = judge(down, facts, LIMITS, NOW + 30)
+    assert verdict.node is not None and verdict.node.permit_over
+    assert judge(verdict.node, facts, LIMITS, NOW + 31) == Verdict(None, None, is_down=True)
+    # What an earlier leader has heard or not counts for nothing, only that it has stored it.
+    assert judge(down, replace(facts, heard_at=NOW + 28), LIMITS, NOW + 30).node is None
+
+
+def test_a_node_returns_only_when_nothing_exclusive_is_left_there() -> None:
+    over = pb.Node()
+    over.CopyFrom(DOWN)
+    over.permit_over = True
+    back = replace(CONNECTED, caught_up=True)
+    assert judge(over, replace(back, has_exclusive=True), LIMITS, NOW).node is None
+    node = judge(over, back, LIMITS, NOW).node
+    assert node is not None and node.state == pb.NODE_STATE_READY and not node.permit_over
+    stuck = replace(CONNECTED, unapplied_since=NOW - 10)
+    assert judge(over, replace(stuck, has_exclusive=True), LIMITS, NOW).node is None
 
 
 def test_silence_counts_also_while_a_session_seems_open() -> None:

@@ -439,6 +439,23 @@ async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_
         assert cluster.store.revision <= revision + 2, "by a timer, not by a change (but for the node's own state)"
 
 
+async def test_a_permit_is_given_by_a_certain_leader_to_a_node_that_is_ready(cluster: Cluster) -> None:
+    certain = True
+    term = await cluster.lead(Timing(heartbeat_period=60), is_certain=lambda: certain)
+    async with cluster.agent("n1", retry=60).running():
+        await eventually(lambda: is_ready(cluster, "n1"))
+        session = next(iter(term.sessions))
+        assert term.may_permit(session)
+        certain = False
+        assert not term.may_permit(session), "another may lead by now"
+        certain = True
+        async with cluster.agent("n1", retry=60).running():
+            await eventually(lambda: session not in term.sessions)
+            assert not term.may_permit(session), "another session of the node has taken over"
+    await eventually(lambda: not term.sessions)
+    assert not term.may_permit(session)
+
+
 async def test_a_node_that_was_removed_is_not_registered_again_by_its_old_session(cluster: Cluster) -> None:
     term = await cluster.lead(Timing(heartbeat_period=0.02))
     agent = cluster.agent("n1", retry=60)

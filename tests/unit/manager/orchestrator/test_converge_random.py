@@ -65,6 +65,27 @@ def test_faults_of_every_kind(
 
 @settings(max_examples=60, deadline=None)
 @given(
+    history=histories(*PARTLY, *USER, *FAULTS, "cut", "end_permit", "end_permit"),
+    order=st.sampled_from([START_FIRST, STOP_FIRST]),
+    action=st.sampled_from([ROLLBACK, spec.FAILURE_ACTION_PAUSE, spec.FAILURE_ACTION_CONTINUE]),
+    parallelism=st.integers(0, 3),
+)
+def test_two_exclusive_tasks_never_run_in_one_slot(
+    history: list[Step],
+    order: spec.UpdateOrder.ValueType,
+    action: spec.FailureAction.ValueType,
+    parallelism: int,
+) -> None:
+    """Whatever nobody hears of: containers on nodes that are cut off run on until their permit is over."""
+    explorer = Explorer(order=order, action=action, parallelism=parallelism, exclusive=True)
+    for step in history:
+        explorer.step(step)
+    explorer.finish()
+    explorer.check_exclusive()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
     history=histories(*PARTLY, *USER, "drain_node", "activate_node", "relabel"),
     order=st.sampled_from([START_FIRST, STOP_FIRST]),
     action=st.sampled_from([ROLLBACK, spec.FAILURE_ACTION_PAUSE]),
@@ -141,3 +162,42 @@ def test_a_removed_service_leaves_nothing_whatever_came_before(history: list[Ste
     explorer.cluster.settle()
     world = explorer.cluster.world
     assert not (world.services or world.tasks or world.rollouts), explorer.cluster.story()
+
+
+def test_what_replaces_an_exclusive_task_waits_until_its_node_has_ended_it() -> None:
+    explorer = Explorer(exclusive=True)
+    cluster = explorer.cluster
+    cluster.settle()
+    task_id, node = next(iter(cluster.running.items()))
+    slot = cluster.world.tasks[task_id].slot
+    cluster.cut_node(node)
+    _go_on(explorer)
+    waiting = [t for t in cluster.of_slot(slot) if t.desired_state == pb.TASK_STATE_READY]
+    assert [t.status.state for t in waiting] == [pb.TASK_STATE_READY], "it is prepared, and not started"
+    assert cluster.running[task_id] == node
+    cluster.end_permit(node)
+    _go_on(explorer)
+    assert cluster.world.tasks[task_id].status.state == pb.TASK_STATE_ORPHANED
+    assert waiting[0].id in cluster.running
+    cluster.heal_node(node)
+    explorer.finish()
+
+
+def test_a_node_that_returns_in_time_keeps_its_exclusive_task_from_being_doubled() -> None:
+    explorer = Explorer(exclusive=True)
+    cluster = explorer.cluster
+    cluster.settle()
+    _, node = next(iter(cluster.running.items()))
+    cluster.cut_node(node)
+    _go_on(explorer)
+    cluster.heal_node(node)
+    _go_on(explorer)
+    explorer.finish()
+    assert not any(t.status.state == pb.TASK_STATE_ORPHANED for t in cluster.world.tasks.values())
+
+
+def _go_on(explorer: Explorer) -> None:
+    """For a minute; what must hold is looked at after each step."""
+    for number in range(40):
+        for name in ("converge", "schedule", "agents", "acknowledge_all", "drain", "tick"):
+            explorer.step((name, number))

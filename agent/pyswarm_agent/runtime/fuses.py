@@ -1,0 +1,82 @@
+"""Fuses: one process beside each exclusive container, and the file that tells all of them how long they have."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from pyswarm_agent.interfaces import ContainerFailure
+from pyswarm_agent.permit import KILL_AFTER, Permit
+from pyswarm_agent.runtime.monitor import Identity
+from pyswarm_agent.runtime.paths import Folders
+from pyswarm_agent.runtime.settings import RuntimeSettings
+
+PROGRAM = Path(__file__).with_name("fuse.py")
+ARM_WITHIN = 10.0  # seconds
+
+
+class Fuses:
+    """The permit's file is in the run directory: it outlives the agent, and not the host."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._folders = Folders(settings)
+        self._file = settings.run_dir / "permit"
+
+    def permit(self) -> Permit:
+        """What an earlier agent was given."""
+        try:
+            return Permit(float(self._file.read_text()) - KILL_AFTER)
+        except (OSError, ValueError):
+            return Permit()
+
+    def extend(self, permit: Permit) -> None:
+        """Raises OSError."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(f"{permit.burns_at:.3f}")
+        fresh.replace(self._file)
+
+    def is_armed(self, task_id: str) -> bool:
+        try:
+            fd = os.open(self._folders.of(task_id).fuse, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    async def arm(self, task_id: str) -> None:
+        """Returns when the container cannot outlive the permit. ContainerFailure; and then it is dead, or not there."""
+        paths = self._folders.of(task_id)
+        identity = Identity.load(paths.identity)
+        if identity is None:
+            raise ContainerFailure("the container is gone: it cannot be started", final=False)
+        container = identity.container
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(PROGRAM)),
+                *(str(container.pid), str(container.started), str(self._file), str(paths.fuse)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ContainerFailure(f"its fuse cannot be started: {error.strerror}", final=False) from error
+        try:
+            async with asyncio.timeout(ARM_WITHIN):
+                assert process.stdout is not None
+                said = await process.stdout.readline()
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            said = b""
+        if said.strip() != b"armed":
+            raise ContainerFailure("its permit was over, or its fuse could not be armed", final=False)
