@@ -202,6 +202,8 @@ class Cluster:
             pb.Network: self.world.networks,
             pb.Rollout: self.world.rollouts,
             pb.RegistryAuth: self.world.auths,
+            pb.Manager: self.world.managers,
+            pb.RemovedNode: self.world.removed,
         }[type(message)].get(message.id)  # type: ignore[attr-defined]
         copy = type(message)()
         copy.CopyFrom(message)  # type: ignore[arg-type]
