@@ -109,7 +109,9 @@ class _Run:
             cluster.findings.add("a new cluster is ready soon", f"not within {READY_WITHIN} s")
             return
         for number, name in enumerate(NAMES[:LEAST_SERVICES]):
-            await self.user.create(specs.service(name, number, [], len(cluster.hosts), rng), rng)
+            while all(service.spec.name != name for service in cluster.truth.services.values()):
+                # Refused, where the registry has no such image: then it is to be another.
+                await self.user.create(specs.service(name, number, [], len(cluster.hosts), rng), rng)
         await self._follow(outcome)
         await self._settle(rng, outcome)
 
