@@ -23,13 +23,12 @@ CLIENTS = 12
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`inflict` does it on entry, and on exit what mends it; it may wait in between for what is to be seen. `lost`:
-    how many requests may fail, at most. `entry_lost`: clients must not enter by WORKER. `quick`: in the normal run."""
+    how many requests may fail, at most. `entry_lost`: clients must not enter by WORKER."""
 
     name: str
     inflict: Inflict
     lost: int = 0
     entry_lost: bool = False
-    quick: bool = False
     may_roll_back: bool = False
 
 
@@ -238,5 +237,5 @@ FAULTS = (
     Fault("the leader's host cut off", _leaders_host_cut_off, lost=3 * CLIENTS, entry_lost=True),
     Fault("a host rebooted", _rebooted, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
     Fault("a host without power", _without_power, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
-    Fault("etcd compacted in a gap of the watches", _compacted_in_a_gap, quick=True),
+    Fault("etcd compacted in a gap of the watches", _compacted_in_a_gap),
 )

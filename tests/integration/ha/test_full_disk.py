@@ -75,17 +75,18 @@ def test_a_rollout_with_a_full_disk(lab: HaLab, witness: Witness, report: Path, 
                     print(f"{daemon} has ended: {_last_words(lab, host, daemon)}")
                     daemons.start(lab.layout, lab.layout.host(host), daemon)
                     assert daemon == "etcd"
-            if code == 2:
-                lab.version = {"v1": "v2", "v2": "v1"}[lab.version]
+            if code:
+                # By the rules a task that cannot be started fails the rollout; and, where it is the old version's turn
+                # on that host, the rollback, which is paused then.
+                assert code in (2, 3), update.output
                 reason = lab.service("web")["rollout"]["reason"]
-                assert "no space" in (reason + update.output).lower(), (reason, update.output)
-            else:
-                assert code == 0, update.output
-            lab.settle(witness, 180)
+                assert "disk" in reason, reason
+            if code != 3:
+                lab.settle(witness, 180)
         print(f"the disk of {which} full: exit code {code}; {seen['sent']} requests, {seen['failed']} failed")
         clean(seen)
         # Nothing of it remains: the next one works.
-        lab.cli("service", "update", "web", "--image", f"{REGISTRY}/web:{'v2' if lab.version == 'v1' else 'v1'}")
+        lab.cli("service", "update", "web", "--image", f"{REGISTRY}/web:v2", "--force")
         lab.settle(witness)
 
 
