@@ -106,6 +106,17 @@ def test_no_command_is_hidden_from_the_test(document: str) -> None:
     assert not re.findall(r"^ {4}(?:\$ )?(?:pyswarm|etcdctl|nft|systemctl|curl|make) .*$", fenced, re.MULTILINE)
 
 
+def test_what_install_tells_is_run_on_bare_hosts() -> None:
+    """It takes hosts apart, so its commands are those of tests/integration/join, and `system check` a unit test's."""
+    told = re.findall(r"^ {4}pyswarm (.+)$", (DOCS / "install.md").read_text(), re.MULTILINE)
+    sources = [*REPOSITORY.glob("tests/integration/join/*.py"), REPOSITORY / "tests/unit/cli/test_cli_system_check.py"]
+    run = "".join(source.read_text() for source in sources)
+    assert len(told) >= 10
+    for words in told:
+        verb = words.split()[: 2 if words.startswith(("node", "swarm", "system")) else 1]
+        assert ", ".join(f'"{word}"' for word in verb) in run or " ".join(verb) in run, words
+
+
 @pytest.mark.timeout(300)
 def test_the_readme_leads_from_nothing_to_a_service(tmp_path: Path) -> None:
     """Its last block, in a lab of its own, which gets a name; before it are `make demo` and `make test`."""
