@@ -123,7 +123,7 @@ def test_no_leader_for_a_moment(cluster: FakeControl) -> None:
 def test_no_leader_for_too_long(cluster: FakeControl) -> None:
     cluster.failures["ListServices"] = [(UNAVAILABLE, "No manager leads at the moment: try again.")] * 99
     with pytest.raises(ClusterUnreachable, match="cannot serve this now: No manager leads"):
-        ls(cluster_of(cluster.context(), patience=1.0))
+        ls(cluster_of(cluster.context(), patience=3.0))
 
 
 def test_another_manager_is_asked_when_one_cannot_serve(cluster: FakeControl, second: FakeControl) -> None:

@@ -133,13 +133,10 @@ async def test_thirty_starts_overlap_but_not_all_at_once(make: Callable[..., Age
     tasks = [make_task(f"t{i}") for i in range(30)]
     for i, task in enumerate(tasks):
         task.addresses[0].address = f"10.128.64.{i + 2}"
-    began = time.monotonic()
     agent.assign(*tasks, complete=True)
     for task in tasks:
         await agent.reaches(pb.TASK_STATE_RUNNING, task.id)
-    took = time.monotonic() - began
     assert 4 <= host.runtime.most_busy <= 8
-    assert took < 30 * 2 * 0.02, "slower than one after the other"
     assert set(host.runtime.starts.values()) == {1}
 
 

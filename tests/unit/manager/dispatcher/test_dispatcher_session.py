@@ -427,7 +427,7 @@ async def test_a_removed_node_loses_its_session(cluster: Cluster) -> None:
 async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_is_over(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold, "LONGEST", 0.4)
+    monkeypatch.setattr(hold, "LONGEST", 2.0)
     await cluster.put(NETWORK, service(), task("t1", status=pb.TaskStatus(state=pb.TASK_STATE_PREPARING)))
     await cluster.lead()
     agent = cluster.agent("n2")
