@@ -178,7 +178,7 @@ def test_reset_leaves_nothing(cluster: Cluster) -> None:
         assert machine.ssh("pgrep -a 'conmon|crun|pyswarm'", code=None) == ""
         assert machine.ssh("nft list tables") == ""
         assert not re.search(r"psx|psc|vxlan", machine.ssh("ip -d link"))
-        assert machine.ssh("find /sys/fs/cgroup -path '*/pyswarm*' -not -name '*.service'") == ""
+        assert machine.ssh("find /sys/fs/cgroup -type d -path '*/pyswarm*' -not -name '*.service'") == ""
         # systemd forgets a unit's empty group later, where a v1 hierarchy tells it nothing.
         assert machine.ssh("cat /sys/fs/cgroup/*/system.slice/pyswarm-*.service/cgroup.procs", code=None) == ""
         assert "pyswarm" not in machine.ssh("cut -d ' ' -f 2 /proc/mounts")

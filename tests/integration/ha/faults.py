@@ -121,6 +121,20 @@ def pids_of(task_id: str) -> list[int]:
     return [int(line.split("/")[2]) for line in done.stdout.splitlines()]
 
 
+def first_of(task_id: str) -> list[int]:
+    """Of these, the container's own first process: probes come and go beside it."""
+    return [pid for pid in pids_of(task_id) if _pid_inside(pid) == "1"]
+
+
+def _pid_inside(pid: int) -> str:
+    """In its innermost namespace; "" when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+    return next((line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")), "")
+
+
 def _proc_cgroups() -> list[str]:
     return [str(p) for p in Path("/proc").glob("[0-9]*/cgroup")]
 

@@ -10,7 +10,7 @@ import pytest
 from pyswarm_cli.lab import host as lab_hosts
 from pyswarm_core.v1 import objects_pb2 as pb
 from tests.integration.ha import hosts
-from tests.integration.ha.faults import CLIENTS, WORKER, pids_of
+from tests.integration.ha.faults import CLIENTS, WORKER, first_of, pids_of
 from tests.integration.ha.ha_lab import PORT, HaLab
 from tests.integration.ha.witness import Witness
 from tests.support.lab import SOAK, LabUnderTest, eventually
@@ -26,7 +26,8 @@ def test_all_of_them_away(lab: HaLab, witness: Witness, report: Path, daemon: st
     lab.deploy_web(REPLICAS)
     lab.settle(witness)
     before = {t.id: t for t in witness.tasks_of("web")}
-    processes = {task_id: pids_of(task_id) for task_id in before}
+    processes = {task_id: first_of(task_id) for task_id in before}
+    assert all(len(found) == 1 for found in processes.values()), processes
     victim = next(t for t in before.values() if t.node_id == lab.layout.host(WORKER).node_id)
     with lab.load(PORT, report) as seen:
         for host in lab.layout.managers:
@@ -35,7 +36,7 @@ def test_all_of_them_away(lab: HaLab, witness: Witness, report: Path, daemon: st
         for pid in pids_of(victim.id):
             lab_hosts.send(pid, 9)
         successor = eventually(lambda: _successor(lab, victim.id), "a successor, made by the agent")
-        running = pids_of(successor)
+        running = first_of(successor)
         for host in lab.layout.managers:
             lab.start(host.name, daemon)
         witness.wait(
@@ -48,7 +49,7 @@ def test_all_of_them_away(lab: HaLab, witness: Witness, report: Path, daemon: st
     assert after[successor].predecessor_id == victim.id
     assert after[successor].slot == victim.slot
     for task_id, task in after.items():
-        assert pids_of(task_id) == (running if task_id == successor else processes[task_id])
+        assert first_of(task_id) == (running if task_id == successor else processes[task_id])
         if task_id != successor:
             assert task.status.timings.started_at == before[task_id].status.timings.started_at
     print(f"no {daemon}: {seen['sent']} requests, {seen['failed']} failed: {sentence}")
