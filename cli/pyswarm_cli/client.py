@@ -95,10 +95,10 @@ class Cluster:
     ) -> Iterator[R]:
         """Messages until the stream ends. Waits for a manager only before the first message; a connection that breaks
         later raises ClusterUnreachable, and the caller decides whether to call again."""
-        until = time.monotonic() + self.patience
+        until, said = time.monotonic() + self.patience, ""
         while True:
             begun = False
-            call = pick(self._stub(until))(request)
+            call = pick(self._stub(until, said))(request)
             try:
                 for message in self._messages(call):
                     begun = True
@@ -112,7 +112,8 @@ class Cluster:
                     raise ClusterUnreachable(
                         f"the connection to the manager was lost: {rpc_errors.details(error)}"
                     ) from None
-                self._pause(until, error)
+                said = rpc_errors.details(error)
+                self._pause(until, said)
             finally:
                 call.cancel()
 
@@ -157,9 +158,9 @@ class Cluster:
         self._drop()
 
     def _call(self, pick: Callable[[control.ControlStub], Any], request: Any, *, changes: bool) -> Any:
-        until = time.monotonic() + self.patience
+        until, said = time.monotonic() + self.patience, ""
         while True:
-            stub = self._stub(until)
+            stub = self._stub(until, said)
             try:
                 return pick(stub)(request, timeout=CHANGE_TIMEOUT if changes else READ_TIMEOUT)
             except grpc.RpcError as error:
@@ -171,21 +172,25 @@ class Cluster:
                         f"the connection to the manager broke before it answered, so the change may or may not have "
                         f"been made ({rpc_errors.details(error)}); look before you try again"
                     ) from None
-                self._pause(until, error)
+                said = rpc_errors.details(error)
+                self._pause(until, said)
 
-    def _pause(self, until: float, error: grpc.RpcError) -> None:
+    def _pause(self, until: float, said: str) -> None:
         """Before another round, with the manager that failed last in line; raises when patience has ended."""
         if time.monotonic() + RETRY >= until:
-            raise rpc_errors.unreachable(self.name, self.context.managers, rpc_errors.details(error))
+            raise rpc_errors.unreachable(self.name, self.context.managers, said)
         self._managers.append(self._managers.pop(0))
         time.sleep(RETRY)
 
-    def _stub(self, until: float) -> control.ControlStub:
+    def _stub(self, until: float, said: str) -> control.ControlStub:
+        """`said`: what this request was answered with before. It tells more than a dial that time cuts short."""
         self._managers = self._managers or list(self.context.managers)
         while self._channel is None:
             self._channel = self._first_ready(until)
             if self._channel is None:
                 why = self._why()
+                if said and rpc_errors.is_silence(why):
+                    why = said
                 if time.monotonic() + RETRY >= until or rpc_errors.is_hopeless(why):
                     raise rpc_errors.unreachable(self.name, self.context.managers, why)
         return control.ControlStub(self._channel)

@@ -113,6 +113,11 @@ def details(error: grpc.RpcError) -> str:
     return " ".join((error.details() or "").split())
 
 
+def is_silence(text: str) -> bool:
+    """It says no more than that there was no answer."""
+    return not text or "deadline" in text.lower()
+
+
 def server_said(text: str) -> bool:
     """The text is a manager's own ("no leader"), not gRPC's about a connection."""
     lowered = text.lower()
@@ -132,7 +137,7 @@ def is_harmless(error: grpc.RpcError) -> bool:
 def _reason(text: str) -> str:
     """The end of gRPC's chain of messages, which is the part that says something."""
     lowered = text.lower()
-    if not text or "deadline" in lowered:
+    if is_silence(text):
         return "no answer in time"
     for known in ("connection refused", "no route to host", "network is unreachable", "connection timed out"):
         if known in lowered:

@@ -123,7 +123,24 @@ def test_no_leader_for_a_moment(cluster: FakeControl) -> None:
 def test_no_leader_for_too_long(cluster: FakeControl) -> None:
     cluster.failures["ListServices"] = [(UNAVAILABLE, "No manager leads at the moment: try again.")] * 99
     with pytest.raises(ClusterUnreachable, match="cannot serve this now: No manager leads"):
-        ls(cluster_of(cluster.context(), patience=3.0))
+        ls(cluster_of(cluster.context(), patience=1.0))
+
+
+def test_what_a_manager_said_outlives_its_silence(cluster: FakeControl) -> None:
+    """It says why it cannot serve, and then nothing: the patience is over in the middle of the next dial."""
+    over = threading.Event()
+
+    def silent(method: str) -> None:
+        if method == "GetInfo" and cluster.calls["ListServices"]:
+            over.wait(30)
+
+    cluster.on_call = silent
+    cluster.failures["ListServices"] = [(UNAVAILABLE, "No manager leads at the moment: try again.")] * 99
+    try:
+        with pytest.raises(ClusterUnreachable, match="cannot serve this now: No manager leads"):
+            ls(cluster_of(cluster.context()))
+    finally:
+        over.set()
 
 
 def test_another_manager_is_asked_when_one_cannot_serve(cluster: FakeControl, second: FakeControl) -> None:
