@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pyswarm_core.membership.member import API_PORT
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-
-API_PORT = 2377
 
 
 def api_addresses(nodes: Mapping[str, pb.Node], living: Mapping[str, pb.Manager]) -> tuple[str, ...]:

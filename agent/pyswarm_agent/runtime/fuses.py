@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sys
 from pathlib import Path
 
 from pyswarm_agent.interfaces import ContainerFailure
 from pyswarm_agent.permit import KILL_AFTER, Permit
+from pyswarm_agent.runtime import processes
 from pyswarm_agent.runtime.monitor import Identity
 from pyswarm_agent.runtime.paths import Folders
 from pyswarm_agent.runtime.settings import RuntimeSettings
@@ -39,17 +38,7 @@ class Fuses:
         fresh.replace(self._file)
 
     def is_armed(self, task_id: str) -> bool:
-        try:
-            fd = os.open(self._folders.of(task_id).fuse, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return processes.holds_lock(self._folders.of(task_id).fuse)
 
     async def arm(self, task_id: str) -> None:
         """Returns when the container cannot outlive the permit. ContainerFailure; and then it is dead, or not there."""

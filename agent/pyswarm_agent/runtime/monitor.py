@@ -131,17 +131,7 @@ class Monitor:
 
 def is_being_spawned(paths: TaskPaths) -> bool:
     """Whether somebody's conmon for this task is between its fork and its exec, where it cannot be told by its name."""
-    try:
-        fd = os.open(paths.conmon_log, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return processes.holds_lock(paths.conmon_log)
 
 
 def find_conmon(paths: TaskPaths) -> Process | None:

@@ -25,6 +25,21 @@ _START = 19
 _EXIT_CODE = 49
 
 
+def holds_lock(path: Path) -> bool:
+    """Whether a process, whoever it is, has locked this file. One that is not there nobody has."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process for good: no other ever has both the same number and the same start."""

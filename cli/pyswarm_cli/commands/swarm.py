@@ -136,14 +136,12 @@ for _command in (init, join, leave, join_token):
 
 def _check(role: str) -> None:
     """Raises PreconditionFailed with the first finding; warnings are told on stderr."""
-    from dataclasses import replace
-
     from pyswarm_cli.system import checks
     from pyswarm_core.errors import PreconditionFailed
 
     found = [r for each in dict.fromkeys(("agent", role)) for r in checks.run(each)]
     # A daemon that runs on a host of no cluster was left behind, or is of a lab.
-    results = [replace(r, ok=False) if r.is_running else r for r in found if not r.ok or r.is_running]
+    results = [r for r in found if not r.ok or r.is_running]
     for result in dict.fromkeys(r for r in results if r.warns):
         click.echo(f"warning: {result.name}: {result.detail}", err=True)
     faults = list(dict.fromkeys(r for r in results if not r.warns))

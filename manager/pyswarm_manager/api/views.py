@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyswarm_core.etcd.cluster import Member
+from pyswarm_core.membership.member import API_PORT
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.plan import World, changed
-from pyswarm_manager.roster import API_PORT
 from pyswarm_manager.tasks import is_healthy, is_terminal, is_wanted
 
 FINISHED = frozenset(

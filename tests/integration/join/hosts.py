@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -13,13 +14,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab import layout, switch
 from pyswarm_cli.lab.layout import Host, Lab
+from pyswarm_core import tls
+from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.membership.daemons import command
+from pyswarm_manager.join.vault import Vault
 
 CONFIG = "/var/lib/pyswarm/root-context"  # on the host's own disk: /root is the machine's
 PYSWARM = (sys.executable, "-m", "pyswarm_cli")
+MARKS = (
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not shutil.which("etcd"), reason="builds hosts of namespaces: needs root and etcd-server"
+    ),
+)
 
 
 class Bare:
@@ -102,6 +114,20 @@ def bare_hosts(count: int) -> Iterator[list[Bare]]:
 def start(bare: Bare, *daemons: str) -> None:
     """By the commands that `init` and `join` print."""
     bare.start("".join(f"    {command(daemon)}\n" for daemon in daemons))
+
+
+def authority_of(manager: Bare) -> tls.Authority:
+    """Out of etcd, with the manager's certificate, as a manager reads it."""
+
+    async def read() -> tls.Authority:
+        identity = tls.Identity.load(manager.host.etc / "pyswarm" / "tls")
+        store = EtcdStore.connect([f"{manager.address}:2379"], identity)
+        try:
+            return await Vault(store).authority()
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
 
 
 def eventually(condition: Callable[[], Any], what: str, *, within: float = 40, bare: Bare | None = None) -> Any:

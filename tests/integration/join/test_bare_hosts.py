@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.join.hosts import PYSWARM, Bare, bare_hosts, eventually, start
+from tests.integration.join.hosts import MARKS, PYSWARM, Bare, authority_of, bare_hosts, eventually, start
 
 from pyswarm_core import tls
 from pyswarm_core.enrolment import public_key_of, request_of
@@ -17,13 +15,7 @@ from pyswarm_core.errors import StoreUnavailable
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_manager.join.vault import Vault
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("etcd"), reason="builds hosts of namespaces: needs root and etcd-server"
-    ),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +113,7 @@ def test_a_workers_agent_renews_its_certificate(bare: list[Bare], token: str, wo
     eventually(lambda: _ready(bare[0], len(bare[0].nodes())), "all are ready", bare=worker)
     folder = worker.host.etc / "pyswarm" / "tls"
     old = tls.Identity.load(folder)
-    short = _authority_of(bare[0]).certify(
+    short = authority_of(bare[0]).certify(
         public_key_of(request_of(old.key_pem)), common_name=old.subject.common_name, role="worker", days=30 / 86400
     )
     worker.stop("agent")
@@ -131,20 +123,6 @@ def test_a_workers_agent_renews_its_certificate(bare: list[Bare], token: str, wo
     eventually(lambda: tls.Identity.load(folder).expires_at > old.expires_at - 86400, "it is renewed", bare=worker)
     assert tls.Identity.load(folder).subject == old.subject
     assert worker.pid("agent") == pid
-
-
-def _authority_of(manager: Bare) -> tls.Authority:
-    """Out of etcd, with the manager's certificate, as a manager reads it."""
-
-    async def read() -> tls.Authority:
-        identity = tls.Identity.load(manager.host.etc / "pyswarm" / "tls")
-        store = EtcdStore.connect([f"{manager.address}:2379"], identity)
-        try:
-            return await Vault(store).authority()
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
 
 
 def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare) -> None:
@@ -163,7 +141,7 @@ def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare
 def test_roots_context_renews_itself(bare: list[Bare], token: str) -> None:
     first, context = bare[0], bare[0].host.data / "root-context" / "contexts" / "default"
     old = tls.Identity.load(context)
-    short = _authority_of(first).certify(
+    short = authority_of(first).certify(
         public_key_of(request_of(old.key_pem)), common_name=old.subject.common_name, role="client", days=60 / 86400
     )
     first.stop("agent")

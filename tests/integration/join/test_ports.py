@@ -5,10 +5,7 @@ A port that a change opens is in this by itself, and fails until it is said here
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,20 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.integration.join.hosts import Bare, bare_hosts, eventually
+from tests.integration.join.hosts import MARKS, Bare, authority_of, bare_hosts, eventually
 
 from pyswarm_cli.lab import host as hosts
-from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.tls import STORE_NAME, Authority, Identity
-from pyswarm_manager.join.vault import Vault
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("etcd"), reason="builds hosts of namespaces: needs root and etcd-server"
-    ),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(300)]
 
 H2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
 H1 = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -62,15 +51,7 @@ def manager() -> Iterator[Bare]:
 
 @pytest.fixture(scope="module")
 def authority(manager: Bare) -> Authority:
-    async def read() -> Authority:
-        identity = Identity.load(manager.host.etc / "pyswarm" / "tls")
-        store = EtcdStore.connect([f"{manager.address}:2379"], identity)
-        try:
-            return await Vault(store).authority()
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
+    return authority_of(manager)
 
 
 def talk(address: str, port: int, words: bytes, identity: Identity | None, *, plain: bool = False) -> bytes:

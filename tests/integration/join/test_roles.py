@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration.join.hosts import Bare, bare_hosts, eventually, start
+from tests.integration.join.hosts import MARKS, Bare, bare_hosts, eventually, start
 
 from pyswarm_core import tls
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("etcd"), reason="builds hosts of namespaces: needs root and etcd-server"
-    ),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
