@@ -1,0 +1,234 @@
+"""What goes wrong with the network, agents, hosts and their containers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from tests.simulation.calm import Calm
+from tests.simulation.cluster import Cluster
+from tests.simulation.host import Container, Host
+from tests.simulation.spells import Spells
+from tests.simulation.user import HOST as USER
+from tests.simulation.virtual import later
+
+from pyswarm_core.v1 import objects_pb2 as pb
+
+
+class HostWeather(Spells):
+    def __init__(self, cluster: Cluster, calm: Calm) -> None:
+        super().__init__(cluster, calm)
+        self._at_leave: Callable[[pb.Task], None] | None = None
+        cluster.truth.listeners.append(self._leaves)
+
+    # ---- the network ----
+
+    def break_streams(self, rng: random.Random) -> bool:
+        agents = list(self._cluster.agents.values())
+        for agent in agents if rng.random() < 0.3 else rng.sample(agents, min(1, len(agents))):
+            for link in agent.links:
+                link.sever()
+        return bool(agents)
+
+    def half_open(self, rng: random.Random) -> bool:
+        agents = list(self._cluster.agents.values())
+        if agents:
+            for link in rng.choice(agents).links:
+                link.half_open(agent=rng.random() < 0.5)
+        return bool(agents)
+
+    def slow_network(self, rng: random.Random) -> None:
+        self._cluster.net.extra = rng.choice((0.05, 0.2, 1.0))
+        self._last(rng.uniform(3, 40), lambda: setattr(self._cluster.net, "extra", 0.0))
+
+    def cut_host(self, rng: random.Random) -> None:
+        name = rng.choice(list(self._cluster.hosts))
+        others = self._others(name)
+        self._note(f"{name} is cut off")
+        self._cut([(name, other) for other in others] + [(other, name) for other in others], rng)
+
+    def cut_one_way(self, rng: random.Random) -> None:
+        name = rng.choice(list(self._cluster.hosts))
+        others = self._others(name)
+        outward = rng.random() < 0.5
+        self._note(f"{name} {'sends to' if outward else 'hears'} nobody")
+        self._cut([(name, other) if outward else (other, name) for other in others], rng)
+
+    def cut_pair(self, rng: random.Random) -> None:
+        one, other = rng.sample(list(self._cluster.hosts), 2)
+        self._note(f"{one} and {other} lose each other")
+        self._cut([(one, other), (other, one)], rng)
+
+    def _others(self, name: str) -> list[str]:
+        return [other for other in [*self._cluster.hosts, USER] if other != name]
+
+    def _cut(self, pairs: list[tuple[str, str]], rng: random.Random) -> None:
+        net = self._cluster.net
+        for pair in pairs:
+            net.cut(*pair)
+
+        def mend() -> None:
+            for pair in pairs:
+                net.mend(*pair)
+
+        self._last(rng.choice((2.0, 8.0, 20.0, 45.0)), mend, hurts=True)
+
+    # ---- hosts and agents ----
+
+    def jump(self, rng: random.Random) -> None:
+        host = self._some_host(rng)
+        by = rng.choice((-30.0, -3.0, -0.5, 0.5, 3.0, 30.0))
+        if abs(host.offset + by) > 90:
+            by = -by
+        host.offset += by
+        host.jumped_at = asyncio.get_running_loop().time()
+        self._note(f"the clock of {host.name} jumps by {by}")
+
+    def kill_agent(self, rng: random.Random) -> bool:
+        return self._kill_agent(self._some_host(rng).name, rng.uniform(0.1, 6.0), hurts=False)
+
+    def kill_agent_long(self, rng: random.Random) -> bool:
+        return self._kill_agent(self._some_host(rng).name, rng.uniform(10, 60), hurts=True)
+
+    def kill_agent_at_write(self, rng: random.Random) -> bool:
+        """Before one of its next writes to the journal."""
+        name, left = self._some_host(rng).name, rng.randrange(1, 25)
+
+        def look(agent: object) -> None:
+            nonlocal left
+            running = self._cluster.agents.get(name)
+            if running is None or agent is not running:
+                return
+            left -= 1
+            if left == 0:
+                self._cluster.at_journal_write = lambda agent: None
+                self.happened["an agent is killed at a write"] += 1
+                self._kill_agent(name, rng.uniform(0.1, 5.0), hurts=False)
+
+        self._cluster.at_journal_write = look
+        return False
+
+    def _kill_agent(self, name: str, seconds: float, *, hurts: bool) -> bool:
+        runs = name in self._cluster.agents
+        self._cluster.kill_agent(name)
+        self._last(seconds, lambda: self._cluster.start_agent(name), hurts=hurts)
+        return runs
+
+    def freeze_agent(self, rng: random.Random) -> bool:
+        agents = list(self._cluster.agents.values())
+        if agents:
+            self._freeze(rng.choice(agents).party, rng.choice((1.0, 5.0, 12.0, 25.0)), hurts=True)
+        return bool(agents)
+
+    def fill_disk(self, rng: random.Random) -> None:
+        disk = self._some_host(rng).disk
+        disk.is_full = True
+        self._last(rng.uniform(2, 25), lambda: setattr(disk, "is_full", False))
+
+    def slow_disk(self, rng: random.Random) -> None:
+        disk = self._some_host(rng).disk
+        disk.slow = rng.choice((0.1, 1.0, 3.0))
+        self._last(rng.uniform(5, 40), lambda: setattr(disk, "slow", 0.0))
+
+    def kill_host(self, rng: random.Random) -> bool:
+        host = self._some_host(rng)
+        runs = host.is_up
+        self._kill_host(host.name, rng.choice((8.0, 25.0, 70.0, 130.0)))
+        return runs
+
+    def kill_host_at_start(self, rng: random.Random) -> bool:
+        """Soon after the next container that is started, and back before anybody has missed it."""
+        after, away = rng.choice((0.001, 0.05, 0.5, 2.0)), rng.uniform(4.0, 9.0)
+
+        def look(host: Host) -> None:
+            for other in self._cluster.hosts.values():
+                other.on_start = lambda host: None
+            self.happened["a host loses its power at a start"] += 1
+            later(after, self._kill_host, host.name, away)
+
+        for host in self._cluster.hosts.values():
+            host.on_start = look
+        return False
+
+    def _kill_host(self, name: str, away: float) -> None:
+        self._cluster.kill_host(name)
+        self._last(away, lambda: self._cluster.start_host(name), hurts=True)
+
+    # ---- containers ----
+
+    def kill_container(self, rng: random.Random) -> bool:
+        found = self._some_container(rng)
+        if found is not None:
+            host, container = found
+            host.end(container, rng.choice((0, 1, 137)), oom=rng.random() < 0.2)
+        return found is not None
+
+    def kill_draining(self, rng: random.Random) -> bool:
+        """The next that is told to leave, before or while its connections are waited for."""
+        after = rng.choice((0.0, 0.02, 0.3, 1.0))
+
+        def look(task: pb.Task) -> None:
+            host = next((one for one in self._cluster.hosts.values() if one.node_id == task.node_id), None)
+            container = host.containers.get(task.id) if host is not None else None
+            if host is not None and container is not None and container.running:
+                self._at_leave = None
+                self.happened["a container dies while it drains"] += 1
+                later(after, self._end_unless_told, host, container)
+
+        self._at_leave = look
+        return False
+
+    def _end_unless_told(self, host: Host, container: Container) -> None:
+        if not container.was_told:
+            host.end(container, 1)
+
+    def _leaves(self, kind: str, object_id: str, old: object, new: object) -> None:
+        if self._at_leave is None or not isinstance(new, pb.Task) or not isinstance(old, pb.Task):
+            return
+        if new.leaving and not old.leaving:
+            self._at_leave(new)
+
+    def sicken(self, rng: random.Random) -> bool:
+        found = self._some_container(rng)
+        if found is not None:
+            host, container = found
+            seconds = rng.choice((3.0, 15.0, 40.0, 120.0))
+            container.sick_until = asyncio.get_running_loop().time() + seconds
+            self._note(f"a container on {host.name} falls ill", container.request.task_id)
+            self._last(seconds, lambda: None, hurts=True)
+        return found is not None
+
+    def fail_images(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.images_fail = True
+        self._last(rng.uniform(3, 40), lambda: setattr(troubles, "images_fail", False))
+
+    def slow_images(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.images_slow = rng.choice((2.0, 15.0))
+        self._last(rng.uniform(5, 40), lambda: setattr(troubles, "images_slow", 0.0))
+
+    def refuse(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.kernel_refuses = True
+        self._last(rng.choice((1.0, 6.0, 20.0)), lambda: setattr(troubles, "kernel_refuses", False), hurts=True)
+
+    def hang(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.kernel_hangs = True
+        self._last(rng.choice((1.0, 6.0, 20.0)), lambda: setattr(troubles, "kernel_hangs", False), hurts=True)
+
+    def fail_runtime(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.creates_fail, troubles.starts_fail = rng.choice(((1, 0), (0, 1), (4, 0), (2, 2)))
+
+        def mend() -> None:
+            troubles.creates_fail = troubles.starts_fail = 0
+
+        self._last(30.0, mend)
+
+    def slow_host(self, rng: random.Random) -> None:
+        troubles = self._some_host(rng).troubles
+        troubles.work_slow = rng.choice((0.1, 0.5, 2.0))
+        self._last(rng.uniform(3, 25), lambda: setattr(troubles, "work_slow", 0.0), hurts=True)
