@@ -28,7 +28,7 @@ PYSWARM = str(Path(sys.executable).parent / "pyswarm")
 SERVER = """
 import sys
 from tests.support.fake_control import FakeControl
-from pyswarm_cli import contexts
+from pyswarm_core import contexts
 from pyswarm_core.v1 import objects_pb2 as pb, spec_pb2 as spec
 control = FakeControl()
 for n in range(3):

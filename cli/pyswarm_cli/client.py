@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.exits import ClusterUnreachable
 from pyswarm_core import errors
+from pyswarm_core.contexts import Context
 
 # Before the first import of grpc: it must not write its own lines on stderr.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

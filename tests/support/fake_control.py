@@ -14,7 +14,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
-from pyswarm_cli import contexts
+from pyswarm_core import contexts
 from pyswarm_core.tls import Authority, server_credentials
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc

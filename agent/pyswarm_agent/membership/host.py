@@ -49,7 +49,7 @@ class HostMembership:
             found = member.load(self._record)
         except PyswarmError:
             return None
-        if found is None or found.role != "manager" or not (Path(found.context) / context.DOCUMENT).exists():
+        if found is None or found.role != "manager" or not context.exists(Path(found.context)):
             return None
         return Path(found.context)
 

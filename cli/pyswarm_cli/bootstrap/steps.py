@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyswarm_cli import contexts
 from pyswarm_cli.bootstrap import enroll, goodbye
+from pyswarm_core import contexts
 from pyswarm_core.enrolment import JoinToken
 from pyswarm_core.errors import PreconditionFailed
 from pyswarm_core.ids import new_id

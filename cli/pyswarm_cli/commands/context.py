@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from pyswarm_cli import contexts
 from pyswarm_cli.lazy import LS_RM, LazyGroup
 from pyswarm_cli.output.options import Listing, listing_options, select, show
+from pyswarm_core import contexts
 from pyswarm_core.errors import InvalidInput
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from pyswarm_cli import contexts
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.flags.options import Parsed
 from pyswarm_cli.lazy import LS_RM, LazyGroup
 from pyswarm_cli.output.options import Listing, listing_options, select, show
 from pyswarm_cli.output.times import ago, rfc3339
 from pyswarm_cli.parse import references
+from pyswarm_core import contexts
+from pyswarm_core.contexts import Context
 from pyswarm_core.errors import PyswarmError
 
 REFERENCE = Parsed("ref", references.full)

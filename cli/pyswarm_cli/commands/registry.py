@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from pyswarm_cli import contexts
 from pyswarm_cli.lazy import LazyGroup
 from pyswarm_cli.parse.references import check_registry
 from pyswarm_cli.registry import auths
+from pyswarm_core import contexts
 from pyswarm_core.errors import InvalidInput
 
 

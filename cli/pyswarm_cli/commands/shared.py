@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from pyswarm_cli import contexts
 from pyswarm_cli.client import Cluster
+from pyswarm_core import contexts
 
 F = TypeVar("F", bound=Callable[..., Any])
 

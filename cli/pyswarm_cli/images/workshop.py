@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.registry import auths
+from pyswarm_core.contexts import Context
 from pyswarm_core.errors import PreconditionFailed
 
 STORAGE = Path("/var/lib/pyswarm/build")

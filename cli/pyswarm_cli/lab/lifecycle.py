@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from pyswarm_cli import contexts
 from pyswarm_cli.lab import certificates, cgroups, daemons, layout, registry, switch
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import Host, Lab
+from pyswarm_core import contexts
 from pyswarm_core.errors import AlreadyExists, PyswarmError
 
 TOOLS = ("etcd", "docker-registry", "catatonit", "conmon", "skopeo", "buildah", "nft", "ip", "nsenter", "unshare")

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyswarm_cli import contexts
 from pyswarm_cli.parse import references
+from pyswarm_core import contexts
 from pyswarm_core.errors import InvalidInput, NotFound
 from pyswarm_core.v1 import objects_pb2 as pb
 

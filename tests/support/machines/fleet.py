@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pyswarm_cli import contexts
 from pyswarm_cli.lab import cgroups, layout, registry, switch
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import REGISTRY_NAME, Lab
+from pyswarm_core import contexts
 from pyswarm_core.tls import Authority
 from tests.support.lab import LabUnderTest, leftovers
 from tests.support.machines import trees, wheels

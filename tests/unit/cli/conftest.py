@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.support.cli import Run
 
-from pyswarm_cli import contexts
+from pyswarm_core import contexts
 
 if TYPE_CHECKING:
     from tests.support.fake_control import FakeControl

@@ -16,11 +16,11 @@ from tests.support.cli import Run
 from tests.support.fake_control import FakeControl
 from tests.support.relay import Relay
 
-from pyswarm_cli import client, contexts
+from pyswarm_cli import client
 from pyswarm_cli.client import Cluster
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.exits import ClusterUnreachable
-from pyswarm_core import errors, tls
+from pyswarm_core import contexts, errors, tls
+from pyswarm_core.contexts import Context
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
 

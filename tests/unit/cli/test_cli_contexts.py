@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.support.cli import Run
 
-from pyswarm_cli import contexts
-from pyswarm_cli.contexts import Context
+from pyswarm_core import contexts
+from pyswarm_core.contexts import Context
 from pyswarm_core.errors import InvalidInput, NotFound
 
 PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"

@@ -15,11 +15,11 @@ import pytest
 from tests.support.cli import Run
 from tests.support.fake_control import AUTHORITY, CLIENT
 
-from pyswarm_cli import contexts
 from pyswarm_cli.commands.image import rows
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.images.push import PushReport
 from pyswarm_cli.images.workshop import hosts_file, registries_file
+from pyswarm_core import contexts
+from pyswarm_core.contexts import Context
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 NEEDED = ("buildah", "docker-registry", "unshare", "busybox")

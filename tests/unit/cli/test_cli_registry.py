@@ -15,10 +15,10 @@ import pytest
 from tests.support.cli import Run
 from tests.support.fake_control import AUTHORITY, CLIENT
 
-from pyswarm_cli import contexts
-from pyswarm_cli.contexts import Context
 from pyswarm_cli.registry import auths
 from pyswarm_cli.registry.check import accepts
+from pyswarm_core import contexts
+from pyswarm_core.contexts import Context
 from pyswarm_core.errors import InvalidInput, NotFound, PreconditionFailed, PyswarmError
 
 GOOD = "Basic " + base64.b64encode(b"me:se:cret").decode()

@@ -10,8 +10,7 @@ from pyswarm_agent.journal import Journal
 from pyswarm_agent.journal_records import Records
 from pyswarm_agent.membership import context
 from pyswarm_agent.membership.host import HostMembership
-from pyswarm_cli import contexts
-from pyswarm_core import tls
+from pyswarm_core import contexts, tls
 from pyswarm_core.errors import PreconditionFailed
 from pyswarm_core.membership import configs, member
 from pyswarm_core.membership.member import Member

@@ -7,8 +7,8 @@ On disk, under `$PYSWARM_CONFIG_DIR`, or `$XDG_CONFIG_HOME/pyswarm`, or `~/.conf
                                     "registry_ca": {"registry.lab:5000": "PEM"}}
     contexts/NAME/{ca,cert,key}.pem
 
-Directories are 0700 and files 0600. Imports little, for every command that talks to a cluster pays for it: pathlib,
-with what it imports, costs 4 ms.
+`root` is another place than that: an agent looks after root's. Directories are 0700 and files 0600. Imports little, for
+every command that talks to a cluster pays for it: pathlib, with what it imports, costs 4 ms.
 """
 # ruff: noqa: PTH102, PTH105, PTH108, PTH111, PTH112, PTH113, PTH118, PTH120, PTH123, PTH208
 
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pyswarm_core.errors import InvalidInput, NotFound
@@ -47,23 +47,36 @@ def config_dir() -> Path:
     return Path(_root())
 
 
-def save(name: str, context: Context) -> None:
+def save(name: str, context: Context, root: str = "") -> None:
     """Creates or replaces. Does not select it. Raises InvalidInput for a name that is no file name."""
-    folder = _folder(name)
+    folder = _folder(name, root)
     private_dir(folder)
+    for part in _PEMS:
+        write_private(f"{folder}/{part}.pem", getattr(context, part))
+    _write_document(folder, context)
+
+
+def set_managers(name: str, managers: Sequence[str], root: str = "") -> bool:
+    """Whether that was a change. Its certificates are not touched, for they may just be renewed. Errors as `load`."""
+    known = load(name, root)
+    if known.managers == tuple(managers):
+        return False
+    _write_document(_folder(name, root), replace(known, managers=tuple(managers)))
+    return True
+
+
+def _write_document(folder: str, context: Context) -> None:
     document = {
         "managers": list(context.managers),
         "hosts": dict(context.hosts),
         "registry_ca": dict(context.registry_ca),
     }
-    for part in _PEMS:
-        write_private(f"{folder}/{part}.pem", getattr(context, part))
     write_private(f"{folder}/context.json", json.dumps(document, indent=2) + "\n")
 
 
-def load(name: str) -> Context:
+def load(name: str, root: str = "") -> Context:
     """Raises NotFound (it lists the names there are), InvalidInput when the files make no sense."""
-    folder = _folder(name)
+    folder = _folder(name, root)
     try:
         document = json.loads(_read(f"{folder}/context.json"))
         pems = {part: _read(f"{folder}/{part}.pem") for part in _PEMS}
@@ -72,49 +85,49 @@ def load(name: str) -> Context:
             raise InvalidInput(
                 f"context '{name}' is incomplete: {error.filename} is missing; import it again"
             ) from None
-        known = ", ".join(names()) or "none yet"
+        known = ", ".join(names(root)) or "none yet"
         raise NotFound(f"there is no context '{name}'; known contexts: {known}") from None
     except ValueError as error:
         raise InvalidInput(f"context '{name}' cannot be read: {folder}/context.json: {error}") from None
     return from_document({**document, **pems} if isinstance(document, dict) else document, f"context '{name}'")
 
 
-def names() -> list[str]:
-    folder = f"{_root()}/contexts"
+def names(root: str = "") -> list[str]:
+    folder = f"{root or _root()}/contexts"
     try:
         return sorted(name for name in os.listdir(folder) if os.path.isfile(f"{folder}/{name}/context.json"))
     except FileNotFoundError:
         return []
 
 
-def current() -> str | None:
+def current(root: str = "") -> str | None:
     """The selected context's name; None when there is none."""
     try:
-        return _read(f"{_root()}/current").strip() or None
+        return _read(f"{root or _root()}/current").strip() or None
     except FileNotFoundError:
         return None
 
 
-def select(name: str | None) -> str | None:
+def select(name: str | None, root: str = "") -> str | None:
     """Selects a context (None: none) and returns the name of the one that was selected before."""
-    previous = current()
-    marker = f"{_root()}/current"
+    previous = current(root)
+    marker = f"{root or _root()}/current"
     if name is not None:
-        load(name)
-        private_dir(_root())
+        load(name, root)
+        private_dir(root or _root())
         write_private(marker, name + "\n")
     elif previous is not None:
         os.unlink(marker)
     return previous
 
 
-def remove(name: str) -> None:
+def remove(name: str, root: str = "") -> None:
     """Deletes it; if it was selected, none is from now on. One that is not there is no error."""
     import shutil  # 5 ms that no other command needs
 
-    folder = _folder(name)
-    if current() == name:
-        select(None)
+    folder = _folder(name, root)
+    if current(root) == name:
+        select(None, root)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -203,11 +216,11 @@ def _root() -> str:
     return os.path.expanduser("~/.config/pyswarm")
 
 
-def _folder(name: str) -> str:
+def _folder(name: str, root: str = "") -> str:
     plain = name.isascii() and name[:1].isalnum() and len(name) <= 63
     if not plain or not all(character.isalnum() or character in "_.-" for character in name):
         raise InvalidInput(f"'{name}' cannot be a context's name: letters, digits, '.', '_' and '-' are allowed")
-    return f"{_root()}/contexts/{name}"
+    return f"{root or _root()}/contexts/{name}"
 
 
 def _read(path: str) -> str:
