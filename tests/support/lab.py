@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYSWARM = [str(Path(sys.executable).parent / "pyswarm")]
 REGISTRY = "registry.lab:5000"
 SOAK = os.environ.get("SOAK") == "1"
 WAIT = 60.0
+L = TypeVar("L", bound="LabUnderTest")
 
 
 def eventually(check: Callable[[], Any], what: str, seconds: float = WAIT) -> Any:
@@ -138,21 +139,39 @@ class LabUnderTest:
     def load(self, port: int, report: Path, *options: str, on: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Clients on the port of all hosts, or of those with the addresses `on`, while the block runs; the dictionary
         is filled with their report after it."""
-        urls = [f"http://{address}:{port}/" for address in (self.addresses if on is None else on)]
-        command = ["/usr/bin/python3", str(REPOSITORY / "examples/load.py"), "--report", str(report), *options, *urls]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        figures: dict[str, Any] = {}
-        try:
-            assert process.stderr is not None
-            assert b"under load" in process.stderr.readline()
+        addresses = self.addresses if on is None else on
+        with under_load([f"http://{address}:{port}/" for address in addresses], report, *options) as figures:
             yield figures
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
-            figures.update(json.loads(report.read_text()))
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+
+
+@contextlib.contextmanager
+def running(lab: L, *, hosts: int = 3, managers: int = 1) -> Iterator[L]:
+    """The lab is up in the block, and nothing is left of it afterwards."""
+    lab.up(hosts=hosts, managers=managers)
+    try:
+        yield lab
+    finally:
+        lab.down()
+        assert leftovers(lab.name) == []
+
+
+@contextlib.contextmanager
+def under_load(urls: Sequence[str], report: Path, *options: str) -> Iterator[dict[str, Any]]:
+    """Clients of all of them while the block runs; the dictionary is filled with their report after it."""
+    command = ["/usr/bin/python3", str(REPOSITORY / "examples/load.py"), "--report", str(report), *options, *urls]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    figures: dict[str, Any] = {}
+    try:
+        assert process.stderr is not None
+        assert b"under load" in process.stderr.readline()
+        yield figures
+        process.send_signal(signal.SIGTERM)
+        process.wait(120)
+        figures.update(json.loads(report.read_text()))
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
 
 
 def leftovers(name: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.ansible.playbooks import Operator
-from tests.support.lab import REGISTRY, REPOSITORY, eventually
+from tests.support.lab import REGISTRY, eventually, under_load
 from tests.support.machines.fleet import Fleet
 from tests.support.machines.machine import Machine
 
@@ -83,23 +82,10 @@ class Cluster:
     def load(self, report: Path) -> Iterator[dict[str, Any]]:
         """Clients of all hosts while the block runs; the dictionary is filled with what they saw after it."""
         urls = [f"http://{machine.address}:{PORT}/" for machine in self.members]
-        script = str(REPOSITORY / "examples/load.py")
         count = str(len(urls))
-        clients = ("--report", str(report), "--new", count, "--keep-alive", count, "--rate", "5")
-        process = subprocess.Popen(["/usr/bin/python3", script, *clients, *urls], stderr=subprocess.PIPE)
-        figures: dict[str, Any] = {}
-        try:
-            assert process.stderr is not None
-            assert b"under load" in process.stderr.readline()
+        with under_load(urls, report, "--new", count, "--keep-alive", count, "--rate", "5") as figures:
             yield figures
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
-            figures.update(json.loads(report.read_text()))
-            print(f"requests: {figures['sent']} sent, {figures['failed']} failed, {figures['seconds']} s")
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        print(f"requests: {figures['sent']} sent, {figures['failed']} failed, {figures['seconds']} s")
 
 
 def check_load(figures: dict[str, Any], least: int) -> None:

@@ -10,21 +10,16 @@ import pytest
 
 from tests.integration.ha.ha_lab import HaLab
 from tests.integration.ha.witness import Witness
-from tests.support.lab import eventually, leftovers
+from tests.support.lab import eventually, running
 
 
 @pytest.fixture(scope="session")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HaLab]:
     if os.geteuid() != 0:
         pytest.skip("a lab needs root")
-    lab = HaLab(f"ha{os.getpid()}", tmp_path_factory.mktemp("config"))
-    lab.up(hosts=5, managers=3)
-    try:
+    with running(HaLab(f"ha{os.getpid()}", tmp_path_factory.mktemp("config")), hosts=5, managers=3) as lab:
         lab.build_images(tmp_path_factory.mktemp("images"))
         yield lab
-    finally:
-        lab.down()
-        assert leftovers(lab.name) == []
 
 
 @pytest.fixture

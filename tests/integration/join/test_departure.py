@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.lab import REGISTRY, LabUnderTest, eventually, leftovers
+from tests.support.lab import REGISTRY, LabUnderTest, eventually, running
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
@@ -32,14 +32,9 @@ true
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTest]:
     if os.geteuid() != 0:
         pytest.skip("a lab needs root")
-    made = LabUnderTest(f"mem{os.getpid()}", tmp_path_factory.mktemp("config"))
-    made.up(hosts=3)
-    try:
+    with running(LabUnderTest(f"mem{os.getpid()}", tmp_path_factory.mktemp("config"))) as made:
         _build_box(made, tmp_path_factory.mktemp("box"))
         yield made
-    finally:
-        made.down()
-        assert leftovers(made.name) == []
 
 
 def _build_box(lab: LabUnderTest, folder: Path) -> None:

@@ -7,21 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.lab import LabUnderTest, eventually, leftovers
+from tests.support.lab import LabUnderTest, eventually, running
 
 
 @pytest.fixture(scope="session")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTest]:
     if os.geteuid() != 0:
         pytest.skip("a lab needs root")
-    lab = LabUnderTest(f"t{os.getpid()}", tmp_path_factory.mktemp("config"))
-    lab.up(hosts=3)
-    try:
+    with running(LabUnderTest(f"t{os.getpid()}", tmp_path_factory.mktemp("config"))) as lab:
         lab.build_images(tmp_path_factory.mktemp("images"))
         yield lab
-    finally:
-        lab.down()
-        assert leftovers(lab.name) == []
 
 
 @pytest.fixture

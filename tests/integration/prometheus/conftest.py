@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import prometheus
-from tests.support.lab import REGISTRY, LabUnderTest, leftovers
+from tests.support.lab import REGISTRY, LabUnderTest, running
 from tests.support.prometheus import Prometheus
 
 APP = f"{REGISTRY}/app:1"
@@ -43,14 +43,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTest]:
         pytest.skip("a lab needs root")
     if why := prometheus.missing():
         pytest.skip(why)
-    lab = LabUnderTest(f"prom{os.getpid()}", tmp_path_factory.mktemp("config"))
-    lab.up(hosts=HOSTS)
-    try:
+    with running(LabUnderTest(f"prom{os.getpid()}", tmp_path_factory.mktemp("config")), hosts=HOSTS) as lab:
         build(lab, tmp_path_factory.mktemp("images"))
         yield lab
-    finally:
-        lab.down()
-        assert leftovers(lab.name) == []
 
 
 @pytest.fixture(scope="package")
