@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,13 @@ class GrpcStream:
         self._call = call
 
     async def write(self, message: wire.AgentMessage) -> None:
-        with _translated():
+        async with _translated(self._call):
             await self._call.write(message)
 
     async def read(self) -> wire.ManagerMessage | None:
         import grpc.aio
 
-        with _translated():
+        async with _translated(self._call):
             message = await self._call.read()
             return None if message is grpc.aio.EOF else message
 
@@ -105,8 +105,8 @@ async def _connect(channel: grpc.aio.Channel, address: str) -> None:
         raise SessionOver(f"{address} cannot be reached within {CONNECT_WITHIN:g} s") from None
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
+@asynccontextmanager
+async def _translated(call: Any) -> AsyncIterator[None]:
     import asyncio
 
     import grpc.aio
@@ -114,8 +114,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        trailing = error.trailing_metadata() or ()
-        removed = any(key == "pyswarm-removed" for key, _ in trailing)
-        raise SessionOver(error.details() or error.code().name, removed=removed) from error
-    except asyncio.InvalidStateError as error:
-        raise SessionOver("the stream is closed") from error
+        raise _over(error.code(), error.details(), error.trailing_metadata()) from error
+    except asyncio.InvalidStateError as error:  # it had ended before this was written
+        raise _over(await call.code(), await call.details(), await call.trailing_metadata()) from error
+
+
+def _over(code: grpc.StatusCode, details: str | None, trailing: Any) -> SessionOver:
+    removed = any(key == "pyswarm-removed" for key, _ in trailing or ())
+    return SessionOver(details or code.name, removed=removed)

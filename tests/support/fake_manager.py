@@ -113,13 +113,15 @@ class FakeSession:
 
 
 class FakeManager(rpc.DispatcherServicer):
-    """`fence` is what every message carries; `leader` other than None makes it answer NotLeader with that address."""
+    """`fence` is what every message carries. With `leader` it answers NotLeader with that address; with `refusal` it
+    refuses the node."""
 
     def __init__(self, authority: tls.Authority, folder: Path, listen: str = "127.0.0.1") -> None:
         self._listen = listen
         self.authority = authority
         self.fence = (10, 100)
         self.leader: str | None = None
+        self.refusal = ""  # of a node that was removed
         self.acknowledges = True
         self.heartbeat_period = 5.0
         self.node_number = 1
@@ -162,10 +164,12 @@ class FakeManager(rpc.DispatcherServicer):
     async def Session(
         self, request_iterator: AsyncIterator[wire.AgentMessage], context: Any
     ) -> AsyncIterator[wire.ManagerMessage]:
+        hello = (await anext(aiter(request_iterator))).hello
+        if self.refusal:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.refusal, (("pyswarm-removed", "1"),))
         if self.leader is not None:
             yield wire.ManagerMessage(not_leader=wire.NotLeader(address=self.leader))
             return
-        hello = (await anext(aiter(request_iterator))).hello
         session = FakeSession(self, hello)
         self.sessions.append(session)
         session.send(

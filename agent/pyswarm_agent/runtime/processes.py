@@ -112,9 +112,10 @@ def with_argument(argument: str) -> list[Process]:
 def children(pid: int) -> list[int]:
     """Of all its threads."""
     found: list[int] = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in listed.read_text().split()]
+    with contextlib.suppress(OSError):  # it, or a thread, has ended meanwhile
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in (thread / "children").read_text().split()]
     return found
 
 

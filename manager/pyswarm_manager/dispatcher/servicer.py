@@ -38,9 +38,7 @@ class DispatcherServicer(wire_grpc.DispatcherServicer):
         self, request_iterator: AsyncIterator[wire.AgentMessage], context: Context
     ) -> AsyncIterator[wire.ManagerMessage]:
         peer = await _agent(context)
-        if self.term is None:
-            yield self._not_leader()
-            return
+        # Heard also by who does not lead: an answer that meets the agent's write may be lost in its gRPC.
         hello = await _hello(request_iterator, context, peer)
         term = self.term
         if term is None:

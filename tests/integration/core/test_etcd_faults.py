@@ -234,15 +234,29 @@ async def test_a_write_whose_answer_is_lost_is_unknown_and_has_happened(etcd: Et
 
 
 async def test_calls_wait_out_a_short_restart(etcd: EtcdProcess) -> None:
+    told: list[bool] = []
+
+    async def follow(store: EtcdStore) -> None:
+        async with aclosing(store.watch(PREFIX, from_revision=1, on_connected=told.append)) as watch:
+            async for _ in watch:
+                pass
+
     async with connected(etcd.endpoint) as store:
         await put(store, PREFIX + "a", "1")
-        await asyncio.to_thread(etcd.kill)
-        waiting = asyncio.create_task(put(store, PREFIX + "a", "2"))
-        reading = asyncio.create_task(store.get(PREFIX + "a"))
-        await asyncio.sleep(0.3)
-        etcd.start(wait=False)
-        assert await waiting > 0
-        assert await reading is not None
+        following = asyncio.create_task(follow(store))
+        try:
+            await eventually(lambda: told == [True])
+            await asyncio.to_thread(etcd.kill)
+            # Before that, a write could be sent on the dead connection, and nobody would know what became of it.
+            await eventually(lambda: told[-1:] == [False])
+            waiting = asyncio.create_task(put(store, PREFIX + "a", "2"))
+            reading = asyncio.create_task(store.get(PREFIX + "a"))
+            await asyncio.sleep(0.3)  # of an outage
+            etcd.start(wait=False)
+            assert await waiting > 0
+            assert await reading is not None
+        finally:
+            following.cancel()
 
 
 async def test_the_watch_tells_when_it_is_connected(etcd: EtcdProcess) -> None:

@@ -6,6 +6,7 @@ Generated from the protos: a new RPC, and a new service, are in it by themselves
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
@@ -193,6 +194,28 @@ async def test_a_node_speaks_for_itself_alone(address: str, authority: tls.Autho
     assert error is not None
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED, error
     assert "host-a" in (error.details() or "") and "host-b" in (error.details() or "")
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if n in SERVED and m.client_streaming])
+async def test_a_client_that_is_still_writing_learns_why(
+    address: str, authority: tls.Authority, removed: str, name: str
+) -> None:
+    """Where a refusal meets a write, gRPC for Python tells its client of an internal error instead, for good: so it
+    must not come before the client has written. (One in ten, with these pauses.)"""
+    identity = authority.issue(common_name=removed, role="worker")
+    request, response = GetMessageClass(METHODS[name].input_type), GetMessageClass(METHODS[name].output_type)
+    kind = "stream_stream" if METHODS[name].server_streaming else "stream_unary"
+    async with channel(address, tls.client_credentials(identity)) as dialled:
+        await dialled.channel_ready()
+        make = getattr(dialled, kind)(
+            name, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+        )
+        for number in range(120):
+            made = make(timeout=20)
+            await asyncio.sleep(number % 40 * 0.0001)
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await made.write(request())
+            assert await made.code() is grpc.StatusCode.PERMISSION_DENIED, f"{await made.details()}, at {number}"
 
 
 def _name(message: Any, descriptor: Descriptor, node_id: str) -> bool:

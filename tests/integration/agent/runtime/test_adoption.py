@@ -73,6 +73,7 @@ async def test_a_new_agent_finds_all_and_touches_nothing(containers: Containers)
 
 async def test_an_end_while_no_agent_was_there(containers: Containers) -> None:
     pids = await with_killed_agent(containers, "a")
+    await containers.output_has("a", "tick 0")  # its trap is set: a first process ignores what it does not handle
     os.kill(pids["a"], signal.SIGTERM)
     runtime = containers.restarted()
     async with asyncio.timeout(20):

@@ -97,3 +97,10 @@ async def test_a_program_that_is_not_there() -> None:
     with pytest.raises(OSError):
         await invoke.run(["/no/such/program"], timeout=1)
     assert len(os.listdir("/proc/self/fd")) == open_fds  # noqa: PTH208
+
+
+def test_children_of_one_that_lives_and_of_one_that_has_ended(sleeper: subprocess.Popen[bytes]) -> None:
+    assert sleeper.pid in processes.children(os.getpid())
+    sleeper.kill()
+    sleeper.wait()
+    assert processes.children(sleeper.pid) == []

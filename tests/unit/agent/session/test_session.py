@@ -14,7 +14,7 @@ from tests.support.fake_manager import FakeManager
 from tests.unit.agent.fakes import until
 
 from pyswarm_agent.applier import Mark
-from pyswarm_agent.session import Session
+from pyswarm_agent.session import Session, SessionOver
 from pyswarm_agent.session_dial import Dialer
 from pyswarm_agent.session_grpc import GrpcConnector
 from pyswarm_agent.session_status import StatusBox
@@ -315,3 +315,20 @@ async def test_log_requests_are_handed_on(pair: tuple[FakeManager, Agent]) -> No
     session.send(wire.ManagerMessage(logs=wire.LogRequest(request_id="r")))
     session.send(wire.ManagerMessage(cancel_logs=wire.LogCancel(request_id="r")))
     await until(lambda: agent.ear.logs == [("r", manager.address), ("r", "")])
+
+
+async def test_a_stream_that_has_ended_still_tells_why(managers: Callable[[], FakeManager]) -> None:
+    """Written to before it was looked at: the reason is that of the manager, not gRPC's about the write."""
+    manager = managers()
+    manager.refusal = "Node n1 was removed."
+    await manager.start()
+    stream = await GrpcConnector(manager.agent_tls("n1")).open(manager.address)
+    await stream.write(wire.AgentMessage(hello=wire.Hello(node_id="n1")))
+    try:
+        with pytest.raises(SessionOver, match="was removed"):
+            await stream.read()
+        with pytest.raises(SessionOver, match="was removed") as over:
+            await stream.write(wire.AgentMessage())
+        assert over.value.removed
+    finally:
+        await stream.close()
