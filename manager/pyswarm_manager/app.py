@@ -132,7 +132,7 @@ class Manager:
         self._settings = settings
         self.identity = identity  # replaced when it is renewed
         self._store = store
-        self.vault = Vault(store)
+        self.vault = Vault(store, settings.data_dir / SEED)
         self.keeper: Keeper | None = None
         self._health = Health()
         world = CachedWorld()
@@ -247,7 +247,7 @@ class Manager:
         """Until etcd has it: without, nobody could join."""
         while True:
             try:
-                return await self.vault.take_seed(self._settings.data_dir / SEED)
+                return await self.vault.take_seed()
             except PyswarmError as error:
                 log.warning("the cluster's seed is not stored yet", reason=error)
                 await asyncio.sleep(1)

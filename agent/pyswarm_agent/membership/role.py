@@ -14,7 +14,7 @@ from pyswarm_agent.membership import context
 from pyswarm_core import tls
 from pyswarm_core.log import get_logger
 from pyswarm_core.membership import configs, daemons, member
-from pyswarm_core.membership.member import API_PORT, ETC, ETCD_PORT, Member
+from pyswarm_core.membership.member import ETC, Member
 
 log = get_logger("agent.membership")
 
@@ -31,19 +31,10 @@ class Granted:
 
 
 def become_manager(host: Member, granted: Granted) -> Member:
-    own = f"{host.address}:{ETCD_PORT}"
-    made = replace(
-        host,
-        role="manager",
-        managers=tuple(dict.fromkeys((*granted.managers, f"{host.address}:{API_PORT}"))),
-        # Its own last: it does not answer before it has caught up.
-        etcd=(*(e for e in granted.etcd if e != own), own),
-    )
+    made = host.as_manager(granted.managers, granted.etcd)
     granted.identities["etcd"].save(ETC / "etcd-tls")
     granted.identities["manager"].save(ETC / "tls")
-    files = configs.files(
-        made, cluster="pyswarm", initial="", initial_state="existing", address_pool=granted.address_pool
-    )
+    files = configs.of_one_more(made, granted.address_pool)
     daemons.write({name: files[name] for name in ("etcd.env", "manager.env")})
     _set_role(made)
     context.create(Path(made.context), made.managers, granted.identities["client"])

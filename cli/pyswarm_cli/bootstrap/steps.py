@@ -15,7 +15,7 @@ from pyswarm_core.enrolment import JoinToken
 from pyswarm_core.errors import PreconditionFailed
 from pyswarm_core.ids import new_id
 from pyswarm_core.membership import configs, daemons, member
-from pyswarm_core.membership.member import API_PORT, DATA, ETC, ETCD_PORT, RUN, Member
+from pyswarm_core.membership.member import API_PORT, DATA, ETC, RUN, Member
 from pyswarm_core.tls import Authority, Identity
 
 if TYPE_CHECKING:
@@ -30,20 +30,36 @@ class Made:
     worker_token: str = field(default="", repr=False)
 
 
-def init(address: str, hostname: str, context: str, *, data_dir: str = str(DATA), address_pool: str = "") -> Made:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is this host's own to say, whatever the cluster. `context`: a name, of root's for the command line."""
+
+    address: str
+    hostname: str
+    context: str
+    data_dir: str
+    metrics_host: str
+
+    def member(self, node_id: str, managers: tuple[str, ...]) -> Member:
+        """As a worker."""
+        return Member(
+            node_id=node_id,
+            role="worker",
+            address=self.address,
+            hostname=self.hostname,
+            managers=managers,
+            data_dir=self.data_dir,
+            context=str(contexts.config_dir().absolute() / "contexts" / self.context),
+            metrics_host=self.metrics_host,
+        )
+
+
+def init(place: Place, *, address_pool: str = "") -> Made:
     from pyswarm_manager.join.vault import SEED, Seed
 
     rng = random.SystemRandom()
-    made = Member(
-        node_id=new_id(rng),
-        role="manager",
-        address=address,
-        hostname=hostname,
-        managers=(f"{address}:{API_PORT}",),
-        etcd=(f"{address}:{ETCD_PORT}",),
-        data_dir=data_dir,
-        context=_folder_of(context),
-    )
+    address, hostname, data_dir = place.address, place.hostname, place.data_dir
+    made = place.member(new_id(rng), ()).as_manager((), ())
     _refuse_leftovers(data_dir)
     daemons.make_folders(made)
     authority = Authority.create("pyswarm CA")
@@ -56,52 +72,24 @@ def init(address: str, hostname: str, context: str, *, data_dir: str = str(DATA)
     daemons.write(
         configs.files(made, cluster=new_id(rng), initial=initial, initial_state="new", address_pool=address_pool)
     )
-    _save_context(context, made.managers, authority.issue(common_name=f"root@{hostname}"[:64], role="client"))
+    _save_context(place.context, made.managers, authority.issue(common_name=f"root@{hostname}"[:64], role="client"))
     daemons.install_units(made)
     member.save(made)
     return Made(made, daemons.start(made, made.daemons, detached=False), seed.token("worker"))
 
 
-def join(
-    token: JoinToken, manager: str, address: str, hostname: str, context: str, *, data_dir: str = str(DATA)
-) -> Made:
+def join(token: JoinToken, manager: str, place: Place) -> Made:
     """As what the token is for."""
-    _refuse_leftovers(data_dir)
-    found = enroll.enroll(token, manager, hostname, address)
+    _refuse_leftovers(place.data_dir)
+    found = enroll.enroll(token, manager, place.hostname, place.address)
+    made = place.member(found.node_id, found.managers)
     if "manager" in found.identities:
-        return _join_as_manager(found, address, hostname, context, data_dir)
-    made = Member(
-        found.node_id, "worker", address, hostname, found.managers, data_dir=data_dir, context=_folder_of(context)
-    )
-    found.identities["worker"].save(ETC / "tls")
-    return _settle(made, configs.files(made, cluster="", initial="", initial_state=""))
-
-
-def _join_as_manager(found: enroll.Enrolled, address: str, hostname: str, context: str, data_dir: str) -> Made:
-    managers = (*found.managers, f"{address}:{API_PORT}")
-    found.identities["manager"].save(ETC / "tls")
-    found.identities["etcd"].save(ETC / "etcd-tls")
-    # Its own last: it does not answer before it has caught up.
-    made = Member(
-        node_id=found.node_id,
-        role="manager",
-        address=address,
-        hostname=hostname,
-        managers=managers,
-        etcd=(*found.etcd, f"{address}:{ETCD_PORT}"),
-        data_dir=data_dir,
-        context=_folder_of(context),
-    )
-    _save_context(context, managers, found.identities["client"])
-    files = configs.files(
-        made, cluster="pyswarm", initial="", initial_state="existing", address_pool=found.address_pool
-    )
-    return _settle(made, files)
-
-
-def _settle(made: Member, files: dict[str, str]) -> Made:
+        made = made.as_manager(found.managers, found.etcd)
+        found.identities["etcd"].save(ETC / "etcd-tls")
+        _save_context(place.context, made.managers, found.identities["client"])
+    found.identities[made.role].save(ETC / "tls")
     daemons.make_folders(made)
-    daemons.write(files)
+    daemons.write(configs.of_one_more(made, found.address_pool))
     daemons.install_units(made)
     member.save(made)
     return Made(made, daemons.start(made, made.daemons, detached=False))
@@ -126,7 +114,9 @@ def leave(context: str, *, force: bool, say: Callable[[str], None]) -> None:
         raise PreconditionFailed(
             f"not everything could be removed: {'; '.join(left)}; mend that, then repeat 'pyswarm leave --force'"
         )
-    contexts.remove(context)
+    # Where it was made, which may be another place than that of who runs this.
+    place = Path(found.context) if found is not None else contexts.config_dir() / "contexts" / context
+    contexts.remove(place.name, root=str(place.parent.parent))
     daemons.erase(data_dir)
     say("This host has left its cluster: its containers, images, network, certificates and settings are gone.")
     if (data_dir / "volumes").is_dir():
@@ -162,10 +152,6 @@ def _refuse_leftovers(data_dir: str) -> None:
             f"{data_dir}/etcd has the state of a former cluster, which would be lost; 'pyswarm leave --force' removes "
             "it"
         )
-
-
-def _folder_of(context: str) -> str:
-    return str(contexts.config_dir().absolute() / "contexts" / context)
 
 
 def _save_context(name: str, managers: tuple[str, ...], identity: Identity) -> None:

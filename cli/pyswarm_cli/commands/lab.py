@@ -38,11 +38,11 @@ def up(host_count: int, managers: int, name: str) -> None:
 def list_hosts(name: str) -> None:
     """The hosts of a lab."""
     it = layout.load(name)
-    click.echo(f"{'HOST':<10}{'ADDRESS':<15}{'ROLES':<24}PIDS")
+    click.echo(f"{'HOST':<10}{'ADDRESS':<15}{'ROLES':<28}PIDS")
     for host in it.hosts:
-        running = [d for d in host.daemons if hosts.daemon_process(host, d) is not None]
+        running = [d for d in host.daemons if hosts.daemon_process(it, host, d) is not None]
         roles = ",".join(d if d in running else f"({d})" for d in host.daemons)
-        click.echo(f"{host.name:<10}{host.address:<15}{roles:<24}{len(cgroups.pids(it.name, host.name))}")
+        click.echo(f"{host.name:<10}{host.address:<15}{roles:<28}{len(cgroups.pids(it.name, host.name))}")
 
 
 @lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -104,7 +104,7 @@ def kill(name: str, host: str, daemon: str | None) -> None:
         hosts.power_off(it, target)
     else:
         daemons.check_name(target, daemon)
-        daemons.kill(target, daemon)
+        daemons.kill(it, target, daemon)
 
 
 def _freeze(word: str, name: str, host: str, daemon: str | None) -> None:
@@ -116,7 +116,7 @@ def _freeze(word: str, name: str, host: str, daemon: str | None) -> None:
         hosts.freeze(it, target, number)
         return
     daemons.check_name(target, daemon)
-    pid = hosts.daemon_process(target, daemon)
+    pid = hosts.daemon_process(it, target, daemon)
     if pid is not None:
         hosts.send(pid, number)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import click
 
 from pyswarm_cli.client import Cluster
 from pyswarm_cli.commands.shared import with_cluster
 from pyswarm_cli.lazy import LazyGroup
+
+if TYPE_CHECKING:
+    from pyswarm_cli.bootstrap import steps
 
 _ADVERTISE = click.option(
     "--advertise-addr", "advertised", default="", metavar="ADDRESS", help="This host's IPv4 address for other hosts."
@@ -20,6 +24,13 @@ _DATA = click.option(
     show_default=True,
     metavar="PATH",
     help="Where images, volumes and state are kept, for good.",
+)
+_METRICS = click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where metrics are to be had, in plain HTTP: 0.0.0.0 for a Prometheus elsewhere.",
 )
 CONTEXT = "default"  # root's, on a manager
 
@@ -34,23 +45,17 @@ CONTEXT = "default"  # root's, on a manager
     metavar="CIDR",
     help="What networks get their ranges from: a private range that hosts do not use.  [default: 10.128.0.0/10]",
 )
+@_METRICS
 @_SKIP
-def init(advertised: str, data_dir: str, address_pool: str, skip_check: bool) -> None:
+def init(advertised: str, data_dir: str, address_pool: str, metrics_host: str, skip_check: bool) -> None:
     """Make this host the first manager of a new cluster."""
-    from pyswarm_cli.bootstrap import host, steps
-    from pyswarm_core.membership import member
+    from pyswarm_cli.bootstrap import steps
     from pyswarm_manager.allocator.networks import parse_pool
 
     if address_pool:
         parse_pool(address_pool)
-    member.check_data_dir(data_dir)
-    host.refuse_all_but_root("pyswarm init")
-    member.refuse_members()
-    if not skip_check:
-        _check("manager")
-    made = steps.init(
-        host.own_address(advertised), socket.gethostname(), CONTEXT, data_dir=data_dir, address_pool=address_pool
-    )
+    place = _place("init", "manager", advertised, data_dir, metrics_host, skip_check)
+    made = steps.init(place, address_pool=address_pool)
     click.echo(f"Cluster made: this host is the manager {made.member.node_id}.")
     _started(made.commands)
     click.echo(f"\nTo add a worker, run there:\n\n    {steps.join_line(made.worker_token, made.member.address)}\n")
@@ -69,25 +74,20 @@ def init(advertised: str, data_dir: str, address_pool: str, skip_check: bool) ->
 )
 @_ADVERTISE
 @_DATA
+@_METRICS
 @_SKIP
-def join(manager: str, token: str, advertised: str, data_dir: str, skip_check: bool) -> None:
+def join(manager: str, token: str, advertised: str, data_dir: str, metrics_host: str, skip_check: bool) -> None:
     """Make this host a node of the cluster that the manager at HOST:PORT is of.
 
     The token says whether as a worker or as a manager. It is sent only to a manager that has proven to be of the
     token's cluster.
     """
-    from pyswarm_cli.bootstrap import enroll, host, steps
+    from pyswarm_cli.bootstrap import enroll, steps
     from pyswarm_core.enrolment import JoinToken
-    from pyswarm_core.membership import member
 
     parsed = JoinToken.parse(token)
     enroll.join_address(manager)
-    member.check_data_dir(data_dir)
-    host.refuse_all_but_root("pyswarm join")
-    member.refuse_members()
-    if not skip_check:
-        _check("agent")
-    made = steps.join(parsed, manager, host.own_address(advertised), socket.gethostname(), CONTEXT, data_dir=data_dir)
+    made = steps.join(parsed, manager, _place("join", "agent", advertised, data_dir, metrics_host, skip_check))
     click.echo(f"This host joined the cluster as the {made.member.role} {made.member.node_id}.")
     _started(made.commands)
 
@@ -132,6 +132,20 @@ def swarm() -> None:
 
 for _command in (init, join, leave, join_token):
     swarm.add_command(_command)
+
+
+def _place(verb: str, role: str, advertised: str, data_dir: str, metrics_host: str, skip_check: bool) -> steps.Place:
+    """This host's, once it is sure that it may become a member. InvalidInput, PreconditionFailed: it may not."""
+    from pyswarm_cli.bootstrap import host, steps
+    from pyswarm_core.membership import member
+
+    member.check_data_dir(data_dir)
+    metrics_host = member.check_metrics_host(metrics_host)
+    host.refuse_all_but_root(f"pyswarm {verb}")
+    member.refuse_members()
+    if not skip_check:
+        _check(role)
+    return steps.Place(host.own_address(advertised), socket.gethostname(), CONTEXT, data_dir, metrics_host)
 
 
 def _check(role: str) -> None:

@@ -1,30 +1,20 @@
-"""The lab's certificate authority, and what it signs: each host's, its etcd's, the registry's, the command line's."""
+"""The lab's registry has an authority of its own, which is no business of the cluster's."""
 
 from __future__ import annotations
 
 from pyswarm_cli.lab.layout import REGISTRY_NAME, Lab
-from pyswarm_core.tls import Authority, Identity, Role
+from pyswarm_core.tls import Authority
 
 
-def issue(lab: Lab) -> Identity:
-    """Writes all of them to their places; returns the command line's own."""
+def certify_registry(lab: Lab) -> bytes:
+    """Writes the registry's certificate, and makes each host trust it. Returns the authority's, as PEM."""
     authority = Authority.create(f"pyswarm lab {lab.name}")
-    for host in lab.hosts:
-        role: Role = "manager" if host.is_manager else "worker"
-        names, addresses = [host.name], [host.address, "127.0.0.1"]
-        authority.issue(common_name=host.node_id, role=role, names=names, addresses=addresses).save(
-            host.etc / "pyswarm" / "tls"
-        )
-        if host.is_manager:
-            authority.issue(common_name=host.node_id, role="etcd", names=names, addresses=addresses).save(
-                host.etc / "pyswarm" / "etcd-tls"
-            )
-    registry = authority.issue(
+    identity = authority.issue(
         common_name=REGISTRY_NAME, role="registry", names=[REGISTRY_NAME], addresses=[lab.gateway]
     )
-    registry.save(lab.folder / "registry" / "tls")
+    identity.save(lab.folder / "registry" / "tls")
     for host in lab.hosts:
         trusted = host.etc / "containers" / "certs.d" / lab.registry
         trusted.mkdir(parents=True, exist_ok=True)
-        (trusted / "ca.crt").write_bytes(registry.ca_pem)
-    return authority.issue(common_name="lab-admin", role="client", names=[], addresses=[])
+        (trusted / "ca.crt").write_bytes(identity.ca_pem)
+    return identity.ca_pem

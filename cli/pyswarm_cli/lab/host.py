@@ -14,6 +14,7 @@ from pathlib import Path
 from pyswarm_cli.lab import cgroups, switch
 from pyswarm_cli.lab.layout import REGISTRY_NAME, Host, Lab
 from pyswarm_core.errors import PreconditionFailed, PyswarmError
+from pyswarm_core.membership import daemons
 
 INIT = Path(__file__).with_name("init.sh")
 # A daemon gets what systemd would give it, not the caller's shell.
@@ -57,8 +58,33 @@ def first_process(host: Host) -> int | None:
     return recall(host.folder / "init.pid")
 
 
-def daemon_process(host: Host, daemon: str) -> int | None:
-    return recall(host.folder / f"{daemon}.pid")
+def daemon_process(lab: Lab, host: Host, daemon: str) -> int | None:
+    """Who was started here, or else by the host itself: an agent starts what its host is promoted for."""
+    known = recall(host.folder / f"{daemon}.pid")
+    if known is None:
+        for pid in cgroups.pids(lab.name, host.name):
+            if daemons.is_one(_words(pid), daemon) and len(_pids_of(pid)) == 2:
+                known = pid
+                remember(host.folder / f"{daemon}.pid", pid)
+                break
+    return known
+
+
+def _words(pid: int) -> list[str]:
+    """Its command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _pids_of(pid: int) -> list[str]:
+    """In each pid namespace that it is in, the machine's first: two of a host's own process, three of a container's."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[1:]
+    return []
 
 
 def prepare(lab: Lab, host: Host) -> None:
@@ -139,10 +165,8 @@ def start_daemon(lab: Lab, host: Host, daemon: str, command: Sequence[str]) -> N
 
 def _outer_pid(lab: Lab, host: Host, inner: int) -> int:
     for pid in cgroups.pids(lab.name, host.name):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("NSpid:") and line.split()[2:3] == [str(inner)]:
-                    return pid
+        if _pids_of(pid)[1:] == [str(inner)]:
+            return pid
     raise PyswarmError(f"a process of {host.name} ended as soon as it was started; see {host.log}")
 
 

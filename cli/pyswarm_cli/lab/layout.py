@@ -1,4 +1,5 @@
-"""What a lab consists of: names, addresses and paths. Pure, but for loading and saving itself."""
+"""What a lab consists of: names, addresses and paths. Pure, but for loading and saving itself, and reading its hosts'
+records of membership."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pyswarm_core.errors import InvalidInput, NotFound
-from pyswarm_core.ids import derived_id
+from pyswarm_core.membership import member
+from pyswarm_core.membership.member import API_PORT
 
 ROOT = Path("/var/lib/pyswarm/lab")
 FIRST_OCTET = 90
@@ -20,21 +22,15 @@ LAST_OCTET = 127
 MAX_HOSTS = 50
 REGISTRY_NAME = "registry.lab"
 REGISTRY_PORT = 5000
-MANAGER_PORT = 2377
-ETCD_PORT = 2379
-ETCD_PEER_PORT = 2380
-MANAGER_METRICS_PORT = 9377
-AGENT_METRICS_PORT = 9378
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     number: int  # from 1
     address: str
-    is_manager: bool
+    is_manager: bool  # since the lab was made; 'node promote' and 'node demote' do not count
     folder: Path
     link: str  # the machine's end of its cable
-    node_id: str
 
     @property
     def name(self) -> str:
@@ -54,8 +50,21 @@ class Host:
         return self.folder / "etc"
 
     @property
+    def member(self) -> member.Member | None:
+        """What `init` or `join` has made of it, as it is now."""
+        return member.load(self.etc / "pyswarm" / member.RECORD.name)
+
+    @property
+    def node_id(self) -> str:
+        """NotFound: it is in no cluster."""
+        if (found := self.member) is None:
+            raise NotFound(f"{self.name} is in no cluster")
+        return found.node_id
+
+    @property
     def daemons(self) -> tuple[str, ...]:
-        return ("etcd", "manager", "agent") if self.is_manager else ("agent",)
+        """In the order in which they start."""
+        return found.daemons if (found := self.member) is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,6 @@ class Lab:
     octet: int  # 10.<octet>.0.0/16
     host_count: int
     manager_count: int
-    seed: str  # of its node ids: another lab of this name has others
     former_context: str = ""
 
     @property
@@ -93,7 +101,6 @@ class Lab:
                 is_manager=n <= self.manager_count,
                 folder=self.folder / "hosts" / f"host-{n}",
                 link=f"pl{self.octet}h{n}",
-                node_id=derived_id("lab node", self.seed, str(n)),
             )
             for n in range(1, self.host_count + 1)
         )
@@ -104,7 +111,7 @@ class Lab:
 
     @property
     def manager_addresses(self) -> tuple[str, ...]:
-        return tuple(f"{h.address}:{MANAGER_PORT}" for h in self.managers)
+        return tuple(f"{h.address}:{API_PORT}" for h in self.managers)
 
     @property
     def registry(self) -> str:

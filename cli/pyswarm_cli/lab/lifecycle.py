@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyswarm_cli.lab import certificates, cgroups, daemons, layout, registry, switch
+from pyswarm_cli.lab import certificates, cgroups, daemons, layout, membership, registry, switch
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import Host, Lab
 from pyswarm_core import contexts
 from pyswarm_core.errors import AlreadyExists, PyswarmError
 
+if TYPE_CHECKING:
+    from pyswarm_cli.client import Cluster
+
 TOOLS = ("etcd", "docker-registry", "catatonit", "conmon", "skopeo", "buildah", "nft", "ip", "nsenter", "unshare")
 READY_SECONDS = 60
+JOIN_AT_ONCE = 4
 
 Say = Callable[[str], None]
 
@@ -36,7 +41,6 @@ def up(name: str, host_count: int, manager_count: int, say: Say) -> Lab:
             octet=layout.free_octet({lab.octet for lab in layout.existing()}),
             host_count=host_count,
             manager_count=manager_count,
-            seed=secrets.token_hex(16),
             former_context=contexts.current() or "",
         )
         lab.save()
@@ -54,32 +58,29 @@ def _build(lab: Lab, say: Say) -> None:
     say(f"making {lab.host_count} hosts on 10.{lab.octet}.0.0/16")
     for host in lab.hosts:
         hosts.prepare(lab, host)
-    identity = certificates.issue(lab)
+    registry_ca = certificates.certify_registry(lab)
     switch.make(lab)
     registry.start(lab)
     for host in lab.hosts:
         hosts.boot(lab, host)
-    say("starting etcd, managers and agents")
-    for daemon in ("etcd", "manager", "agent"):
-        for host in lab.hosts:
-            if daemon in host.daemons:
-                daemons.start(lab, host, daemon)
-    hosts.wait_until(lambda: registry.answers(lab), 20, "the registry did not answer")
-    for host in lab.hosts:
-        for daemon in host.daemons:
-            daemons.wait(lab, host, daemon, READY_SECONDS)
+    first, *others = lab.hosts
+    say(f"making the cluster on {first.name}")
+    rights = membership.init(lab, first)
+    start_daemons(lab, first)
     contexts.save(
         context_name(lab),
-        contexts.Context(
+        replace(
+            rights,
             managers=lab.manager_addresses,
-            ca=identity.ca_pem.decode(),
-            cert=identity.cert_pem.decode(),
-            key=identity.key_pem.decode(),
             hosts={layout.REGISTRY_NAME: lab.gateway},
-            registry_ca={lab.registry: identity.ca_pem.decode()},
+            registry_ca={lab.registry: registry_ca.decode()},
         ),
     )
     contexts.select(context_name(lab))
+    if others:
+        say(f"{len(others)} hosts join")
+        join(lab, others)
+    hosts.wait_until(lambda: registry.answers(lab), 20, "the registry did not answer")
     say("waiting for the nodes")
     wait_ready(lab, {h.name for h in lab.hosts})
     say(f"lab {lab.name} is ready")
@@ -89,13 +90,36 @@ def context_name(lab: Lab) -> str:
     return lab.name
 
 
-def wait_ready(lab: Lab, names: set[str]) -> None:
-    """Until the managers say that all of these hosts are ready."""
+def join(lab: Lab, others: Sequence[Host]) -> None:
+    """Makes them nodes of the cluster of the first host, and starts their daemons."""
+    from pyswarm_cli.bootstrap import steps
+
+    with _cluster(lab) as cluster:
+        tokens = steps.tokens(cluster, "")
+
+    def one(host: Host) -> None:
+        membership.join(lab, host, tokens.manager if host.is_manager else tokens.worker, lab.manager_addresses[0])
+        start_daemons(lab, host)
+
+    with ThreadPoolExecutor(JOIN_AT_ONCE) as pool:
+        list(pool.map(one, others))
+
+
+@contextmanager
+def _cluster(lab: Lab) -> Iterator[Cluster]:
     from pyswarm_cli.client import Cluster
-    from pyswarm_core.v1 import control_pb2, objects_pb2
 
     name = context_name(lab)
     cluster = Cluster(lambda: (name, contexts.load(name)))
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def wait_ready(lab: Lab, names: set[str]) -> None:
+    """Until the managers say that all of these hosts are ready."""
+    from pyswarm_core.v1 import control_pb2, objects_pb2
 
     def ready() -> bool:
         with suppress(PyswarmError):
@@ -103,16 +127,14 @@ def wait_ready(lab: Lab, names: set[str]) -> None:
             return names <= {n.description.hostname for n in nodes if n.state == objects_pb2.NODE_STATE_READY}
         return False
 
-    try:
+    with _cluster(lab) as cluster:
         hosts.wait_until(ready, READY_SECONDS, f"the nodes of {', '.join(sorted(names))} were not ready")
-    finally:
-        cluster.close()
 
 
 def keep_logs(lab: Lab, say: Say) -> None:
     """Says the last words of each daemon before their files go."""
     for host in lab.hosts:
-        for daemon in ("init", *host.daemons):
+        for daemon in ("init", "membership", *host.daemons):
             path = host.log / f"{daemon}.log"
             if path.exists():
                 for line in path.read_text(errors="replace").strip().splitlines()[-5:]:
@@ -140,10 +162,15 @@ def down(lab: Lab, say: Say) -> None:
 def start_host(lab: Lab, host: Host) -> None:
     if hosts.first_process(host) is None:
         hosts.boot(lab, host)
+    start_daemons(lab, host)
+
+
+def start_daemons(lab: Lab, host: Host) -> None:
+    """Those that its record of membership names; returns when all answer."""
     for daemon in host.daemons:
         daemons.start(lab, host, daemon)
     for daemon in host.daemons:
-        daemons.wait(lab, host, daemon)
+        daemons.wait(lab, host, daemon, READY_SECONDS)
 
 
 def stop_host(lab: Lab, host: Host) -> None:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pyswarm_core.membership.member import API_PORT, ETC, ETCD_PEER_PORT, ETCD_PORT, JOIN_PORT, Member
+from pyswarm_core.membership.member import (
+    AGENT_METRICS_PORT,
+    API_PORT,
+    ETC,
+    ETCD_PEER_PORT,
+    ETCD_PORT,
+    JOIN_PORT,
+    MANAGER_METRICS_PORT,
+    Member,
+)
 from pyswarm_core.tls import STORE_NAME
 
 _HEAD = "# Written by 'pyswarm init' or 'pyswarm join'. What you change here holds from the daemon's next start.\n"
@@ -23,6 +32,11 @@ def files(member: Member, *, cluster: str, initial: str, initial_state: str, add
     return found
 
 
+def of_one_more(member: Member, address_pool: str = "") -> dict[str, str]:
+    """File name → content, of a host that becomes a part of a cluster that is there."""
+    return files(member, cluster="pyswarm", initial="", initial_state="existing", address_pool=address_pool)
+
+
 def _agent(member: Member) -> str:
     return _render(
         {
@@ -32,6 +46,7 @@ def _agent(member: Member) -> str:
             "PYSWARM_AGENT_ROLE": member.role,
             "PYSWARM_AGENT_TLS_DIR": f"{ETC}/tls",
             "PYSWARM_AGENT_DATA_DIR": member.data_dir,
+            "PYSWARM_AGENT_METRICS_ADDR": f"{member.metrics_host}:{AGENT_METRICS_PORT}",
             "PYSWARM_AGENT_LOG_LEVEL": "info",
         }
     )
@@ -48,6 +63,7 @@ def _manager(member: Member, address_pool: str) -> str:
             "PYSWARM_MANAGER_TLS_DIR": f"{ETC}/tls",
             "PYSWARM_MANAGER_MEMBER_TLS_DIR": f"{ETC}/etcd-tls",
             "PYSWARM_MANAGER_DATA_DIR": f"{member.data_dir}/manager",
+            "PYSWARM_MANAGER_METRICS_ADDR": f"{member.metrics_host}:{MANAGER_METRICS_PORT}",
             **({"PYSWARM_MANAGER_ADDRESS_POOL": address_pool} if address_pool else {}),
             "PYSWARM_MANAGER_LOG_LEVEL": "info",
         }

@@ -162,13 +162,13 @@ def processes(daemon: str) -> list[int]:
                     continue  # a container's, or another host's in namespaces on this machine
             except OSError:
                 continue
-            if _runs(words, daemon):
+            if is_one(words, daemon):
                 found.append(int(entry.name))
     return found
 
 
-def _runs(words: Sequence[str], daemon: str) -> bool:
-    """A command line: etcd's own, or `… pyswarm … DAEMON run …`."""
+def is_one(words: Sequence[str], daemon: str) -> bool:
+    """Whether this is the daemon's command line: etcd's own, or `… pyswarm … DAEMON run …`."""
     if daemon == "etcd" and Path(words[0]).name == "etcd":
         return True
     pairs = [i for i in range(1, len(words) - 1) if words[i] == daemon and words[i + 1] == "run"]

@@ -3,14 +3,17 @@ reading and writing that file."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from pyswarm_core.errors import InvalidInput, PreconditionFailed
 
 API_PORT, JOIN_PORT, ETCD_PORT, ETCD_PEER_PORT = 2377, 2378, 2379, 2380
+MANAGER_METRICS_PORT, AGENT_METRICS_PORT = 9377, 9378
 ETC = Path("/etc/pyswarm")
 DATA = Path("/var/lib/pyswarm")
 RUN = Path("/run/pyswarm")
@@ -33,6 +36,16 @@ def check_data_dir(path: str) -> str:
     return path
 
 
+def check_metrics_host(address: str) -> str:
+    """Raises InvalidInput."""
+    try:
+        return str(ipaddress.IPv4Address(address))
+    except ValueError:
+        raise InvalidInput(
+            f"metrics cannot listen on '{address}': name an IPv4 address of this host, or 0.0.0.0 for all of them"
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     node_id: str
@@ -43,11 +56,22 @@ class Member:
     etcd: tuple[str, ...] = ()  # HOST:PORT; managers only, its own among them
     data_dir: str = str(DATA)
     context: str = "/root/.config/pyswarm/contexts/default"  # folder of root's for the command line, on a manager
+    metrics_host: str = "127.0.0.1"  # IPv4, where its daemons' metrics listen
 
     @property
     def daemons(self) -> tuple[str, ...]:
         """In the order in which they start."""
         return ("etcd", "manager", "agent") if self.role == "manager" else ("agent",)
+
+    def as_manager(self, managers: Sequence[str], etcd: Sequence[str]) -> Member:
+        """This host as one more beside those. Its own etcd is its last: it does not answer before it has caught up."""
+        own = f"{self.address}:{ETCD_PORT}"
+        return replace(
+            self,
+            role="manager",
+            managers=tuple(dict.fromkeys((*managers, f"{self.address}:{API_PORT}"))),
+            etcd=(*(endpoint for endpoint in etcd if endpoint != own), own),
+        )
 
 
 def load(path: Path = RECORD) -> Member | None:

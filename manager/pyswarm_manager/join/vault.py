@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyswarm_core.enrolment import JoinToken, digest_of_pem, new_secret
-from pyswarm_core.errors import Conflict, InvalidInput, PreconditionFailed
+from pyswarm_core.errors import Conflict, InvalidInput, PreconditionFailed, StoreUnavailable
 from pyswarm_core.log import get_logger
 from pyswarm_core.store.base import Compare, Entry, Field, Put, Store
 from pyswarm_core.tls import Authority
@@ -46,11 +46,17 @@ class Seed:
 
 
 class Vault:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    """`seed`: where the first manager finds the `Seed`; None or no file: there is none (any more)."""
 
-    async def take_seed(self, path: Path) -> None:
-        """Moves the seed into etcd, once; no file is no error. Repeating it after a crash is safe."""
+    def __init__(self, store: Store, seed: Path | None = None) -> None:
+        self._store = store
+        self._seed = seed
+
+    async def take_seed(self) -> None:
+        """Moves it into etcd, once. Repeating it after a crash is safe."""
+        path = self._seed
+        if path is None:
+            return
         try:
             seed = Seed.load(path.read_text())
         except FileNotFoundError:
@@ -72,8 +78,10 @@ class Vault:
         log.info("authority stored", new=result.succeeded)
 
     async def authority(self) -> Authority:
-        """Raises PreconditionFailed where there is none; errors of the store."""
+        """Raises PreconditionFailed where there is none; errors of the store, also when there is none yet."""
         entry = await self._store.get(AUTHORITY_KEY)
+        if entry is None and self._seed is not None and self._seed.exists():
+            raise StoreUnavailable("The cluster is just being made, and its authority is not stored yet: try again.")
         if entry is None:
             raise PreconditionFailed(
                 "This cluster was not made by 'pyswarm init', so its managers sign no certificates: have them issued "

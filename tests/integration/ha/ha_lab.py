@@ -67,7 +67,7 @@ class HaLab(LabUnderTest):
         return self._layout
 
     def pid(self, host: str, daemon: str) -> int:
-        pid = lab_hosts.daemon_process(self.layout.host(host), daemon)
+        pid = lab_hosts.daemon_process(self.layout, self.layout.host(host), daemon)
         assert pid is not None, f"{daemon} of {host} does not run"
         return pid
 
@@ -80,7 +80,7 @@ class HaLab(LabUnderTest):
         for pid in pids:
             lab_hosts.send(pid, signal.SIGKILL)
         for name in names:
-            daemons.kill(self.layout.host(host), name)
+            daemons.kill(self.layout, self.layout.host(host), name)
         return at
 
     def start(self, host: str, *names: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm_cli.lab.layout import ETCD_PORT
+from pyswarm_core.membership.member import ETCD_PORT
 from tests.integration.ha.ha_lab import PORT, HaLab, clean, new_running
 from tests.integration.ha.witness import Witness
 from tests.support.lab import SOAK

@@ -71,7 +71,7 @@ def test_a_rollout_with_a_full_disk(lab: HaLab, witness: Witness, report: Path, 
             free(lab, host)
             for daemon in lab.layout.host(host).daemons:
                 # Etcd ends itself when it cannot write; it is for systemd, or here the test, to start it again.
-                if lab_hosts.daemon_process(lab.layout.host(host), daemon) is None:
+                if lab_hosts.daemon_process(lab.layout, lab.layout.host(host), daemon) is None:
                     print(f"{daemon} has ended: {_last_words(lab, host, daemon)}")
                     daemons.start(lab.layout, lab.layout.host(host), daemon)
                     assert daemon == "etcd"

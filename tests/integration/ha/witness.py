@@ -15,11 +15,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyswarm_cli.lab.layout import ETCD_PORT, Lab
+from pyswarm_cli.lab.layout import Lab
 from pyswarm_core import tls
 from pyswarm_core.errors import Compacted, PyswarmError
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.kinds import LEADER_KEY, MESSAGES, PREFIX, decode
+from pyswarm_core.membership.member import ETCD_PORT
 from pyswarm_core.store.base import Entry, EventKind, WatchBatch
 from pyswarm_core.v1 import objects_pb2 as pb
 

@@ -61,7 +61,7 @@ class Bare:
                 hosts.start_daemon(self.lab, self.host, daemon, words)
 
     def pid(self, daemon: str) -> int | None:
-        return hosts.daemon_process(self.host, daemon)
+        return hosts.daemon_process(self.lab, self.host, daemon)
 
     def stop(self, daemon: str) -> None:
         from pyswarm_cli.lab import daemons
@@ -92,7 +92,7 @@ class Bare:
 def bare_hosts(count: int) -> Iterator[list[Bare]]:
     with layout.lock():
         octet = layout.free_octet({lab.octet for lab in layout.existing()})
-        lab = Lab(name=f"join-{os.getpid()}", octet=octet, host_count=count, manager_count=0, seed="join")
+        lab = Lab(name=f"join-{os.getpid()}", octet=octet, host_count=count, manager_count=0)
         lab.save()
     try:
         switch.make(lab)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from pyswarm_core.v1 import join_pb2 as pb
 from pyswarm_core.v1 import join_pb2_grpc as rpc
 from pyswarm_manager.api.errors import ErrorInterceptor
 from pyswarm_manager.join.servicer import JoinServicer
-from pyswarm_manager.join.vault import Seed, Vault
+from pyswarm_manager.join.vault import SEED, Seed, Vault
 
 
 class Recorder(rpc.JoinServicer):
@@ -73,10 +74,13 @@ async def test_an_impostor_gets_no_secret(impostor: str) -> None:
     assert recorder.heard == []
 
 
-async def test_the_real_one_signs_what_the_token_is_for() -> None:
-    vault = Vault(MemoryStore())
+async def test_the_real_one_signs_what_the_token_is_for(tmp_path: Path) -> None:
+    vault = Vault(MemoryStore(), tmp_path / SEED)
     seed = Seed.create(REAL)
-    await _take(vault, seed)
+    (tmp_path / SEED).write_text(seed.dump())
+    for _ in range(2):
+        await vault.take_seed()
+        assert not (tmp_path / SEED).exists()
 
     import random
 
@@ -127,15 +131,3 @@ def test_tokens_that_are_none(text: str) -> None:
 async def test_nobody_answers() -> None:
     with pytest.raises(PyswarmError, match="no manager answers at"):
         await asyncio.to_thread(enroll, TOKEN, f"127.0.0.1:{free_port()}", "h", "10.0.0.9")
-
-
-async def _take(vault: Vault, seed: Seed) -> None:
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "seed.json"
-        path.write_text(seed.dump())
-        await vault.take_seed(path)
-        assert not path.exists()
-        await vault.take_seed(path)

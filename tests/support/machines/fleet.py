@@ -120,7 +120,7 @@ class Fleet:
 def _bridged(name: str, count: int) -> Lab:
     with layout.lock():
         octet = layout.free_octet({lab.octet for lab in layout.existing()})
-        lab = Lab(name=name, octet=octet, host_count=count, manager_count=0, seed=name)
+        lab = Lab(name=name, octet=octet, host_count=count, manager_count=0)
         lab.save()
     switch.make(lab)
     return lab

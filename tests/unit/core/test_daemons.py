@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyswarm_core.membership.daemons import _runs
+from pyswarm_core.membership.daemons import is_one
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from pyswarm_core.membership.daemons import _runs
     ],
 )
 def test_daemons_by_their_command_line(line: str, daemon: str, found: bool) -> None:
-    assert _runs([*line.split(), ""], daemon) is found
+    assert is_one([*line.split(), ""], daemon) is found

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -24,6 +25,7 @@ from pyswarm_cli.lab import cgroups, layout, switch
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import Host, Lab
 from pyswarm_core import tls
+from pyswarm_core.ids import new_id
 
 NEEDS = ("conmon", "skopeo", "nft", "ip", "nsenter", "unshare", "catatonit", "busybox", "curl")
 APPLETS = (
@@ -63,12 +65,9 @@ class OneHost:
         authority = tls.Authority.create()
         self.manager = FakeManager(authority, folder, listen=lab.gateway)
         self._tls = folder / "tls"
-        authority.issue(common_name=self.host.node_id, role="worker").save(self._tls)
+        self.node_id = new_id(random.SystemRandom())
+        authority.issue(common_name=self.node_id, role="worker").save(self._tls)
         self.digest = add_image(folder / "image", self.host.data / "images")
-
-    @property
-    def node_id(self) -> str:
-        return self.host.node_id
 
     async def start_agent(self, log_level: str = "debug") -> None:
         command = [
@@ -79,7 +78,7 @@ class OneHost:
         await asyncio.to_thread(hosts.start_daemon, self.lab, self.host, "agent", command)
 
     def agent_pid(self) -> int | None:
-        return hosts.daemon_process(self.host, "agent")
+        return hosts.daemon_process(self.lab, self.host, "agent")
 
     async def end_agent(self, number: signal.Signals) -> None:
         pid = self.agent_pid()
@@ -124,7 +123,7 @@ def one_host(folder: Path) -> Iterator[OneHost]:
     with layout.lock():
         name = f"agent-{os.getpid()}-{secrets.token_hex(2)}"
         octet = layout.free_octet({lab.octet for lab in layout.existing()})
-        lab = Lab(name=name, octet=octet, host_count=1, manager_count=1, seed=secrets.token_hex(8))
+        lab = Lab(name=name, octet=octet, host_count=1, manager_count=1)
         lab.save()
     try:
         host = lab.hosts[0]
