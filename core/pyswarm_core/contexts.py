@@ -10,7 +10,7 @@ On disk, under `$PYSWARM_CONFIG_DIR`, or `$XDG_CONFIG_HOME/pyswarm`, or `~/.conf
 `root` is another place than that: an agent looks after root's. Directories are 0700 and files 0600. Imports little, for
 every command that talks to a cluster pays for it: pathlib, with what it imports, costs 4 ms.
 """
-# ruff: noqa: PTH102, PTH105, PTH108, PTH111, PTH112, PTH113, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH102, PTH108, PTH111, PTH112, PTH113, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pyswarm_core import files
 from pyswarm_core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def save(name: str, context: Context, root: str = "") -> None:
     folder = _folder(name, root)
     private_dir(folder)
     for part in _PEMS:
-        write_private(f"{folder}/{part}.pem", getattr(context, part))
+        files.put(f"{folder}/{part}.pem", getattr(context, part), 0o600)
     _write_document(folder, context)
 
 
@@ -71,7 +72,7 @@ def _write_document(folder: str, context: Context) -> None:
         "hosts": dict(context.hosts),
         "registry_ca": dict(context.registry_ca),
     }
-    write_private(f"{folder}/context.json", json.dumps(document, indent=2) + "\n")
+    files.put(f"{folder}/context.json", json.dumps(document, indent=2) + "\n", 0o600)
 
 
 def load(name: str, root: str = "") -> Context:
@@ -115,7 +116,7 @@ def select(name: str | None, root: str = "") -> str | None:
     if name is not None:
         load(name, root)
         private_dir(root or _root())
-        write_private(marker, name + "\n")
+        files.put(marker, name + "\n", 0o600)
     elif previous is not None:
         os.unlink(marker)
     return previous
@@ -192,20 +193,6 @@ def private_dir(path: str | Path) -> None:
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-
-
-def write_private(path: str | Path, text: str) -> None:
-    """Replaces the file in one step; it is 0600 from its first moment."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _root() -> str:

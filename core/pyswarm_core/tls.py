@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pyswarm_core.errors import InvalidInput, NotFound, PreconditionFailed
+from pyswarm_core.files import put
 
 if TYPE_CHECKING:
     import grpc
@@ -330,19 +329,8 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in files.items():
-        # mkstemp makes it 0600 from the start: a key is never readable by others, not even for a moment.
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                if "key" not in name:
-                    os.fchmod(file.fileno(), 0o644)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).rename(folder / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        # A key is never readable by others, not even for a moment.
+        put(folder / name, content, 0o600 if "key" in name else 0o644)
 
 
 def _read(path: Path) -> bytes:

@@ -85,7 +85,7 @@ class Report:
             for seed in seeds:
                 yield simulate(seed, self._hours)
             return
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             for done in as_completed([pool.submit(simulate, seed, self._hours) for seed in seeds]):
                 yield done.result()
 

@@ -12,6 +12,7 @@ from pyswarm_agent.runtime import processes
 from pyswarm_agent.runtime.monitor import Identity
 from pyswarm_agent.runtime.paths import Folders
 from pyswarm_agent.runtime.settings import RuntimeSettings
+from pyswarm_core import files
 
 PROGRAM = Path(__file__).with_name("fuse.py")
 ARM_WITHIN = 10.0  # seconds
@@ -33,9 +34,7 @@ class Fuses:
 
     def extend(self, permit: Permit) -> None:
         """Raises OSError."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{permit.burns_at:.3f}")
-        fresh.replace(self._file)
+        files.put(self._file, f"{permit.burns_at:.3f}")
 
     def is_armed(self, task_id: str) -> bool:
         return processes.holds_lock(self._folders.of(task_id).fuse)

@@ -17,6 +17,7 @@ from pyswarm_agent.runtime import failures, processes
 from pyswarm_agent.runtime.oci import SCRATCH, OciRuntime
 from pyswarm_agent.runtime.paths import TaskPaths
 from pyswarm_agent.runtime.processes import Process
+from pyswarm_core import files
 
 CREATE_TIMEOUT = 60.0  # seconds
 
@@ -28,10 +29,8 @@ class Identity(msgspec.Struct, frozen=True):
     conmon: Process | None
 
     def save(self, path: Path) -> None:
-        # By rename: half a file would make a container that runs look like one that was never finished.
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(self))
-        fresh.replace(path)
+        # Half a file would make a container that runs look like one that was never finished.
+        files.put(path, msgspec.json.encode(self))
 
     @staticmethod
     def load(path: Path) -> Identity | None:

@@ -10,7 +10,7 @@ import click
 
 from pyswarm_cli.lazy import LS_RM, LazyGroup
 from pyswarm_cli.output.options import Listing, listing_options, select, show
-from pyswarm_core import contexts
+from pyswarm_core import contexts, files
 from pyswarm_core.errors import InvalidInput
 
 
@@ -71,7 +71,7 @@ def export(name: str, file: str) -> None:
     if file == "-":
         click.echo(text, nl=False)
     else:
-        contexts.write_private(Path(file), text)
+        files.put(file, text, 0o600)
 
 
 @context.command("import")

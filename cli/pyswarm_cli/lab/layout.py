@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pyswarm_core import files
 from pyswarm_core.errors import InvalidInput, NotFound
 from pyswarm_core.membership import member
 from pyswarm_core.membership.member import API_PORT
@@ -126,9 +127,7 @@ class Lab:
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / "lab.json.new"
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(self.folder / "lab.json")
+        files.put(self.folder / "lab.json", json.dumps(asdict(self)))
 
 
 def check(name: str, hosts: int, managers: int) -> None:

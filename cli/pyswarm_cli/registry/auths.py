@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyswarm_cli.parse import references
-from pyswarm_core import contexts
+from pyswarm_core import contexts, files
 from pyswarm_core.errors import InvalidInput, NotFound
 from pyswarm_core.v1 import objects_pb2 as pb
 
@@ -76,4 +76,4 @@ def _read() -> dict[str, Any]:
 
 def _write(entries: dict[str, Any]) -> None:
     contexts.private_dir(contexts.config_dir())
-    contexts.write_private(file(), json.dumps({"auths": entries}, indent=2) + "\n")
+    files.put(file(), json.dumps({"auths": entries}, indent=2) + "\n", 0o600)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pyswarm_core.errors import PreconditionFailed
+from pyswarm_core.files import put
 from pyswarm_core.membership import units
 from pyswarm_core.membership.member import DATA, ETC, RECORD, Member
 
@@ -42,13 +43,7 @@ def pyswarm_command() -> str:
 def write(files: Mapping[str, str], folder: Path = ETC, mode: int = 0o644) -> None:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     for name, content in files.items():
-        draft = folder / f".{name}.new"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(folder / name)
+        put(folder / name, content, mode)
 
 
 def install_units(member: Member, *, pretend: bool = False) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from pyswarm_core import files
 from pyswarm_core.errors import InvalidInput, PreconditionFailed
 
 API_PORT, JOIN_PORT, ETCD_PORT, ETCD_PEER_PORT = 2377, 2378, 2379, 2380
@@ -90,9 +91,7 @@ def load(path: Path = RECORD) -> Member | None:
 
 
 def save(member: Member, path: Path = RECORD) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(member), indent=2) + "\n")
-    draft.replace(path)
+    files.put(path, json.dumps(asdict(member), indent=2) + "\n")
 
 
 def follow(managers: tuple[str, ...], path: Path = RECORD) -> Member | None:

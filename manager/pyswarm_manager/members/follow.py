@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pyswarm_core import files
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.etcd.client import Client
 from pyswarm_core.etcd.cluster import Cluster, Member
@@ -52,6 +53,4 @@ async def follow(client: Client, own_host: str, folder: Path) -> None:
 
 def _remember(endpoints: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{FILE}.new"
-    draft.write_text(json.dumps(list(endpoints)))
-    draft.replace(folder / FILE)
+    files.put(folder / FILE, json.dumps(list(endpoints)))

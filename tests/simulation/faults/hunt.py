@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
 HOURS = 0.25  # of one seed
@@ -50,9 +51,9 @@ def breaks_by_itself(seed: int) -> bool:
 
 
 def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for done in as_completed([pool.submit(hunt, name, first, seeds) for name in names]):
-            yield done.result()
+    # ProcessPoolExecutor, told to use each process once, sometimes waits for ever in Python 3.11.2 (Debian 12).
+    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+        yield from pool.imap_unordered(partial(hunt, first=first, seeds=seeds), names)
 
 
 def broken(seeds: set[int], jobs: int) -> set[int]:
