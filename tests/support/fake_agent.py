@@ -1,7 +1,7 @@
 """An agent without a host: it speaks dispatcher.proto, walks its tasks through their states, and confirms endpoints.
 
 It looks at what a real one relies on, and keeps in `faults` each promise that was broken. Many of them, in one
-process, load a manager.
+process, load a manager. (One file, for it is one party with one state.)
 
     agent = FakeAgent("node-1", authority.issue(common_name="node-1", role="worker"), ["127.0.0.1:2377"])
     async with agent.running(): …

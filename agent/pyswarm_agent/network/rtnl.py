@@ -1,4 +1,5 @@
-"""Links, addresses, routes, neighbours and rules as netlink requests, and reading them back."""
+"""Links, addresses, routes, neighbours and rules as netlink requests, and reading them back. (Past 400 lines: all of
+the netlink messages that are sent, and nothing else.)"""
 
 from __future__ import annotations
 

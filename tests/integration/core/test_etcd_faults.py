@@ -1,4 +1,5 @@
-"""What only a real etcd that dies, freezes and comes back can show. No root needed."""
+"""What only a real etcd that dies, freezes and comes back can show. No root needed. One file, for an etcd for each
+is slow to start."""
 
 from __future__ import annotations
 

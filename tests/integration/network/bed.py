@@ -1,6 +1,6 @@
 """Hosts out of network namespaces, in one process: a bridge, three hosts with a NodeNetwork each, a client, and
 containers that are a namespace and nothing else. A socket belongs to the namespace of the thread that made it, so
-servers and clients of all places live in the test's own event loop.
+servers and clients of all places live in the test's own event loop. (One file: the places know each other.)
 """
 
 from __future__ import annotations

@@ -55,3 +55,19 @@ def cluster() -> Iterator[FakeControl]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command runs: without a Compose file."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.fixture
+def running(run: Run, cluster: FakeControl) -> FakeControl:
+    """web:v1 runs, with 3 replicas and a variable."""
+    assert run("service", "deploy", "web", "registry.lab:5000/web:v1", "--replicas", "3", "-e", "A=1").exit_code == 0
+    return cluster

@@ -1,4 +1,4 @@
-"""Compose files: every key takes effect, or is refused by name and line."""
+"""Compose files: every key takes effect, or is refused by name and line. The tables of both make it long."""
 
 from __future__ import annotations
 

@@ -1,20 +1,16 @@
-"""deploy, create, update, scale, rollback, rm, watch and logs, against a fake manager over real TLS: what they start
-from, what they send, what they print, and how they end."""
+"""deploy, create, update, scale, rollback and rm, against a fake manager over real TLS: what they start from, what they
+send, and what they print."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from tests.support import fake_control as fake
 from tests.support.cli import Run
 from tests.support.fake_control import FakeControl
 
 from pyswarm_cli.registry import auths
-from pyswarm_core.v1 import control_pb2 as control
-from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
@@ -34,20 +30,7 @@ RECEIPT_LINE = (
 )
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command runs: without a Compose file."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    return here
-
-
-@pytest.fixture
-def running(run: Run, cluster: FakeControl) -> FakeControl:
-    """web:v1 runs, with 3 replicas and a variable."""
-    assert run("service", "deploy", "web", IMAGE, "--replicas", "3", "-e", "A=1").exit_code == 0
-    return cluster
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def sent(cluster: FakeControl) -> spec.ServiceSpec:
@@ -308,165 +291,3 @@ def test_rm_tries_all(run: Run, running: FakeControl) -> None:
     assert result.stdout == "web\napi\n"
     assert "nowhere" in result.stderr and "neither" in result.stderr
     assert not running.services
-
-
-# how it ends
-
-
-def ends(state: pb.RolloutState.ValueType, **fields: object) -> Callable[[pb.Service, pb.Rollout], Iterator[object]]:
-    """A rollout whose second task fails, and that then ends so."""
-
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        broken = fake.task(
-            service,
-            2,
-            pb.TASK_STATE_FAILED,
-            task_id="broken",
-            error="exit code 3",
-            last_lines=tuple(f"line {n}" for n in range(12)),
-        )
-        yield fake.view(service, rollout, [fake.task(service, 1), broken])
-        last = fake.view(service, rollout, [fake.task(service, 1)], state, reason="task web.2 failed: exit code 3")
-        last.rollout.failed_task_id = "broken"
-        for name, value in fields.items():
-            setattr(last.rollout, name, value)
-        yield last
-
-    return script
-
-
-@pytest.mark.parametrize(
-    ("state", "fields", "code", "words"),
-    [
-        (pb.ROLLOUT_STATE_ROLLED_BACK, {}, 2, "was rolled back to its previous spec: task web.2 failed"),
-        (pb.ROLLOUT_STATE_PAUSED, {}, 3, "the rollout of service web is paused: task web.2 failed"),
-        (pb.ROLLOUT_STATE_PAUSED, {"generation": 1}, 3, "the rollback of service web is paused"),
-        (pb.ROLLOUT_STATE_ROLLED_BACK, {"deadline_passed": True}, 4, "was rolled back"),
-        (pb.ROLLOUT_STATE_PAUSED, {"deadline_passed": True}, 4, "is paused"),
-        (pb.ROLLOUT_STATE_COMPLETED, {"deadline_passed": True}, 4, "but late"),
-        (pb.ROLLOUT_STATE_SUPERSEDED, {}, 1, "a newer change of service web took over"),
-    ],
-)
-@pytest.mark.parametrize("quiet", [False, True])
-def test_failures_end_with_the_reason_and_the_last_lines(
-    run: Run, running: FakeControl, state: pb.RolloutState.ValueType, fields: dict[str, object], code: int, words: str,
-    quiet: bool,
-) -> None:  # fmt: skip
-    running.script = ends(state, **fields)  # type: ignore[assignment]
-    result = run("service", "update", "web", "--image", "web:v2", *(["--quiet"] if quiet else []))
-    assert result.exit_code == code
-    lines = result.stderr.splitlines()
-    assert any(line.startswith("pyswarm: ") and words in line for line in lines)
-    assert lines[-11:] == ["last lines of web.2 on host-1:", *(f"    line {n}" for n in range(2, 12))]
-    assert quiet != any(line.startswith("receipt: ") for line in lines)
-
-
-def test_the_failed_task_is_looked_up_when_it_was_not_seen(run: Run, running: FakeControl) -> None:
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        yield fake.view(service, rollout, [], pb.ROLLOUT_STATE_ROLLED_BACK, reason="x", failed_task_id="old")
-
-    running.script = script
-    service = running.services["web-id"]
-    running.tasks = [fake.task(service, 1, pb.TASK_STATE_FAILED, task_id="old", error="boom", last_lines=("bye",))]
-    assert run("service", "update", "web", "--force").stderr.splitlines()[-3:] == [
-        "web.1: boom",
-        "last lines of web.1 on host-1:",
-        "    bye",
-    ]
-
-
-def test_a_deadline_tells_what_could_not_be_placed(run: Run, running: FakeControl) -> None:
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        waiting = fake.task(service, 1, pb.TASK_STATE_PENDING, message="no suitable node: 3 lack memory")
-        yield fake.view(service, rollout, [waiting])
-        yield fake.view(service, rollout, [], pb.ROLLOUT_STATE_PAUSED, deadline_passed=True, reason="too slow")
-
-    running.script = script
-    result = run("service", "deploy", "web", "--replicas", "1")
-    assert result.exit_code == 4
-    assert result.stderr.splitlines()[-1] == "web.1: no suitable node: 3 lack memory"
-    assert "web.1: pending   [" in result.stderr
-
-
-def test_of_several_the_first_failure_counts(run: Run, running: FakeControl) -> None:
-    run("service", "deploy", "api", IMAGE)
-    bad = ends(pb.ROLLOUT_STATE_PAUSED)
-
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        yield from bad(service, rollout) if service.spec.name == "web" else fake.converges(service, rollout)  # type: ignore[misc]
-
-    running.script = script
-    result = run("service", "scale", "web=2", "api=2")
-    assert result.exit_code == 3
-    assert "service api converged" in result.stderr
-
-
-def test_watch_follows_what_goes_on(run: Run, running: FakeControl) -> None:
-    running.script = ends(pb.ROLLOUT_STATE_ROLLED_BACK)  # type: ignore[assignment]
-    assert run("service", "update", "web", "--force", "-d").exit_code == 0
-    assert run("service", "watch", "web").exit_code == 2
-    assert run("service", "watch", "nowhere").exit_code == 1
-
-
-def test_a_service_that_is_removed_meanwhile(run: Run, running: FakeControl) -> None:
-
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        yield fake.view(service, rollout, [])
-        running.services.clear()
-
-    running.script = script
-    result = run("service", "update", "web", "--force")
-    assert result.exit_code == 1
-    assert "was removed before the rollout had ended" in result.stderr
-
-
-def test_a_stream_that_ends_early_is_opened_again(run: Run, running: FakeControl) -> None:
-    def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        yield fake.view(service, rollout, [])
-        if len(running.calls["WatchRollout"]) > 3:
-            yield from fake.converges(service, rollout)
-
-    running.script = script
-    before = len(running.calls["WatchRollout"])
-    assert run("service", "update", "web", "--force").exit_code == 0
-    assert len(running.calls["WatchRollout"]) - before == 3
-
-
-# logs
-
-
-def lines(*texts: tuple[str, str, bool]) -> list[control.LogsResponse]:
-    response = control.LogsResponse(
-        sources=[
-            control.LogSource(task_id="a" * 25, task_name="web.1", hostname="host-1"),
-            control.LogSource(task_id="b" * 25, task_name="web.10", hostname="host-2"),
-        ]
-    )
-    for number, (task, text, is_stderr) in enumerate(texts):
-        response.lines.append(
-            wire.LogLine(task_id=task * 25, at=1_700_000_000 + number, line=text.encode(), is_stderr=is_stderr)
-        )
-    return [response, control.LogsResponse(warnings=["host-3 is down: its tasks web.3 are missing"])]
-
-
-def test_logs(run: Run, running: FakeControl) -> None:
-    running.logs = lines(("a", "one", False), ("b", "two", True), ("a", "drei ä", False))
-    result = run("service", "logs", "web")
-    assert result.stdout == f"web.1.{'a' * 12}@host-1  | one\nweb.1.{'a' * 12}@host-1  | drei ä\n"
-    assert result.stderr == (f"web.10.{'b' * 12}@host-2 | two\nwarning: host-3 is down: its tasks web.3 are missing\n")
-    assert run("service", "logs", "--raw", "web").stdout == "one\ndrei ä\n"
-    assert run("service", "logs", "--no-task-ids", "-t", "web").stdout.splitlines()[0] == (
-        "2023-11-14T22:13:20.000000Z web.1@host-1  | one"
-    )
-    run("service", "logs", "--tail", "5", "--since", "2026-01-01T00:00:00Z", "-f", "web")
-    request = running.calls["Logs"][-1]
-    assert (request.tail, request.since, request.follow) == (5, 1767225600.0, True)
-    run("service", "logs", "-n", "all", "web")
-    assert running.calls["Logs"][-1].tail == -1
-
-
-def test_since_is_relative_too(run: Run, running: FakeControl) -> None:
-    import time
-
-    run("service", "logs", "--since", "10m", "web")
-    assert abs(running.calls["Logs"][-1].since - (time.time() - 600)) < 10

@@ -1,4 +1,5 @@
-"""Texts → values: everything that is documented, everything that is wrong, and that nothing else can come out."""
+"""Texts → values: everything that is documented, everything that is wrong, and that nothing else can come out. One
+table a parser."""
 
 from __future__ import annotations
 

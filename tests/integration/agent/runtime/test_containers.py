@@ -1,4 +1,5 @@
-"""Real containers: their life, what they see, and what is enforced."""
+"""Real containers: their life, what they see, and what is enforced. One file, so that all share one machine's store
+and image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The API over real gRPC with TLS, on a store in memory. What is valid is the admission's, tested there."""
+"""The API over real gRPC with TLS, on a store in memory. What is valid is the admission's, tested there. One file:
+one test or more for each RPC of one service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The dispatcher as agents see it: real gRPC with TLS on loopback, a store in memory."""
+"""The dispatcher as agents see it: real gRPC with TLS on loopback, a store in memory. One file: a session from its
+hello to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A rollout that goes well: batches, order, monitor time, what supersedes it, and what it leaves alone."""
+"""A rollout that goes well: batches, order, monitor time, what supersedes it, and what it leaves alone. One story,
+in one file."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Where tasks are placed, and why not. One file: each filter and preference, against the same few nodes."""
+
 from __future__ import annotations
 
 from collections import Counter
