@@ -30,9 +30,10 @@ from pyswarm_manager.api.errors import ErrorInterceptor
 from pyswarm_manager.api.images import Reference
 from pyswarm_manager.api.logs import LogReader, no_leader
 from pyswarm_manager.api.resolve import Resolved, Unresolved
-from pyswarm_manager.api.servicer import ControlServicer
+from pyswarm_manager.api.servicer import BEGUN_WITHIN, ControlServicer
 from pyswarm_manager.api.services import Services
 from pyswarm_manager.clock import Clock, SystemClock
+from pyswarm_manager.dispatcher.derived import Deriver
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.dispatcher.term import Term, Timing
 from pyswarm_manager.endpoints import derive
@@ -58,6 +59,16 @@ async def eventually(condition: Callable[[], Any], what: str = "", *, within: fl
         await asyncio.sleep(0.002)
 
 
+class HastyClock(SystemClock):
+    """A second of it is over in a twenty-fifth of one."""
+
+    def now(self) -> float:
+        return 25 * super().now()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 25)
+
+
 class FakeResolver:
     """A registry's answers by image name; what is not in it cannot be resolved."""
 
@@ -80,9 +91,12 @@ class FakeResolver:
 class Cluster:
     """`async with Cluster.make() as cluster`."""
 
-    def __init__(self, clock: Clock | None = None, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self, clock: Clock | None = None, store: MemoryStore | None = None, begun_within: float = BEGUN_WITHIN
+    ) -> None:
         self.clock = clock or SystemClock()
         self.store = store or MemoryStore()
+        self._begun_within = begun_within
         self.resolver = FakeResolver()
         self.world = CachedWorld()
         self.cache = WatchCache(self.store, self.world)
@@ -98,9 +112,14 @@ class Cluster:
     @classmethod
     @asynccontextmanager
     async def make(
-        cls, clock: Clock | None = None, *, store: MemoryStore | None = None, serve: bool = True
+        cls,
+        clock: Clock | None = None,
+        *,
+        store: MemoryStore | None = None,
+        serve: bool = True,
+        begun_within: float = BEGUN_WITHIN,
     ) -> AsyncIterator[Cluster]:
-        cluster = cls(clock, store)
+        cluster = cls(clock, store, begun_within)
         following = asyncio.create_task(cluster.cache.run())
         await cluster.cache.wait_for(1)
         server = grpc.aio.server(
@@ -130,7 +149,9 @@ class Cluster:
         )
         services = Services(self.world, admissions, self.resolver, self.clock, rng)
         logs = LogReader(self.world, lambda: self.term.logs if self.term else None, self._forward, self.clock)
-        return ControlServicer(self.world, known, admissions, services, logs, self.clock, rng)
+        return ControlServicer(
+            self.world, known, admissions, services, logs, self.clock, rng, begun_within=self._begun_within
+        )
 
     async def _forward(self, request: control.LogsRequest) -> AsyncIterator[control.LogsResponse]:
         raise no_leader()
@@ -145,7 +166,13 @@ class Cluster:
 
     # Leadership.
 
-    async def lead(self, timing: Timing | None = None, *, is_certain: Callable[[], bool] = lambda: True) -> Term:
+    async def lead(
+        self,
+        timing: Timing | None = None,
+        *,
+        is_certain: Callable[[], bool] = lambda: True,
+        deriver: Deriver = derive,
+    ) -> Term:
         """A new term, on a new leader's key; the one before is deposed, though it does not know."""
         leader = pb.Leader(manager_id="manager-1", address=self.address)
         await self.store.txn([], [base.Delete(LEADER_KEY)])
@@ -157,7 +184,7 @@ class Cluster:
             self.world,
             self.writer,
             self.cache.wait_for,
-            derive,
+            deriver,
             self.clock,
             random.Random(1),
             leader_revision=result.revision,

@@ -70,6 +70,8 @@ class ControlServicer(control_grpc.ControlServicer):
         logs: LogReader,
         clock: Clock,
         rng: random.Random,
+        *,
+        begun_within: float = BEGUN_WITHIN,
     ) -> None:
         self._world = world
         self._cluster = cluster
@@ -78,6 +80,7 @@ class ControlServicer(control_grpc.ControlServicer):
         self._logs = logs
         self._clock = clock
         self._rng = rng
+        self._begun_within = begun_within
         self._version = metadata.version("pyswarm-orchestrator")
 
     # Services.
@@ -268,7 +271,7 @@ class ControlServicer(control_grpc.ControlServicer):
         made = asyncio.Event()
         cancel = self._world.subscribe(lambda changes, revision: made.set() if _has_default(self._world) else None)
         try:
-            async with asyncio.timeout(BEGUN_WITHIN):
+            async with asyncio.timeout(self._begun_within):
                 await made.wait()
         except TimeoutError:
             raise StoreUnavailable("No manager has led this cluster yet: try again when one does.") from None

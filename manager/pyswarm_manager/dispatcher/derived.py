@@ -12,7 +12,7 @@ from pyswarm_core.v1 import endpoints_pb2 as endpoints
 from pyswarm_manager.plan import World
 
 # Removed services are remembered for readers that are behind; a reader that is further behind gets everything.
-_MAX_GRAVES = 1000
+GRAVES = 1000  # removals that are remembered, for readers that are behind
 
 
 class Deriver(Protocol):
@@ -41,7 +41,8 @@ class Delta:
 
 
 class EndpointCache:
-    def __init__(self, deriver: Deriver) -> None:
+    def __init__(self, deriver: Deriver, graves: int = GRAVES) -> None:
+        self._graves = graves
         self._deriver = deriver
         self._derived: dict[str, endpoints.ServiceEndpoints] = {}
         self._empty_since: dict[str, float] = {}
@@ -88,6 +89,6 @@ class EndpointCache:
             self._derived[service_id] = derived
             return
         del self._derived[service_id]
-        if len(self._changed_at) - len(self._derived) > _MAX_GRAVES:
+        if len(self._changed_at) - len(self._derived) > self._graves:
             self._changed_at = {i: at for i, at in self._changed_at.items() if i in self._derived}
             self._oldest = self.cursor

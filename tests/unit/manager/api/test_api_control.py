@@ -15,7 +15,6 @@ from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.api import servicer as api_servicer
 from pyswarm_manager.plan import changed
 from pyswarm_manager.presence import Presence
 
@@ -245,7 +244,7 @@ async def test_credentials_are_stored_used_and_never_answered(cluster: Cluster, 
     assert (await refused(stub.CreateService(bad)))[0] == "INVALID_ARGUMENT"
 
 
-async def test_a_first_request_waits_for_the_default_network(cluster: Cluster, stub, monkeypatch) -> None:
+async def test_a_first_request_waits_for_the_default_network(cluster: Cluster, stub) -> None:
     await cluster.delete(NETWORK)
     creating = asyncio.ensure_future(create(stub, web()))
     await asyncio.sleep(0.1)
@@ -253,9 +252,9 @@ async def test_a_first_request_waits_for_the_default_network(cluster: Cluster, s
     await cluster.put(NETWORK)
     assert (await creating).service.spec.task.networks[0].network_id == "net0"
     await cluster.delete(NETWORK)
-    monkeypatch.setattr(api_servicer, "BEGUN_WITHIN", 0.05)
-    code, details = await refused(create(stub, web("b")))
-    assert code == "UNAVAILABLE" and "led" in details
+    async with Cluster.make(store=cluster.store, begun_within=0.05) as other, other.client() as impatient:
+        code, details = await refused(create(impatient, web("b")))
+        assert code == "UNAVAILABLE" and "led" in details
 
 
 async def test_networks(cluster: Cluster, stub) -> None:

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from tests.support.fake_agent import FakeAgent
-from tests.support.manager import Cluster, eventually
+from tests.support.manager import Cluster, HastyClock, eventually
 
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.api import logs as api_logs
+from pyswarm_manager.clock import Clock, SystemClock
 
 RUNNING = pb.TASK_STATE_RUNNING
 
@@ -37,8 +37,13 @@ def task(task_id: str, slot: int, node: str, state: int = pb.TASK_STATE_ASSIGNED
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    async with Cluster.make() as cluster:
+def clock() -> Clock:
+    return SystemClock()
+
+
+@pytest.fixture
+async def cluster(clock: Clock) -> AsyncIterator[Cluster]:
+    async with Cluster.make(clock) as cluster:
         await cluster.put(pb.Service(id="web", spec=spec.ServiceSpec(name="web", replicas=2)))
         await cluster.lead()
         yield cluster
@@ -120,10 +125,8 @@ async def test_a_host_that_is_away_is_named_and_the_rest_still_comes(cluster, ag
     assert reader.warnings == ["host-3 is down: logs of web.3 are missing"]
 
 
-async def test_a_host_that_does_not_answer_is_named_and_the_rest_still_comes(
-    agents, stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api_logs, "ANSWER_WITHIN", 0.2)
+@pytest.mark.parametrize("clock", [HastyClock()])
+async def test_a_host_that_does_not_answer_is_named_and_the_rest_still_comes(agents, stub) -> None:
     agents[0].behaviour.log = lambda task_id: [line("t1", 1)]
 
     async def silence(request: wire.LogRequest) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 import pytest
@@ -19,8 +20,8 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.dispatcher.nodes import Limits
 from pyswarm_manager.dispatcher.term import Timing
-from pyswarm_manager.endpoints import hold
-from pyswarm_manager.plan import changed
+from pyswarm_manager.endpoints import derive, hold
+from pyswarm_manager.plan import World, changed
 
 ASSIGNED, RUNNING = pb.TASK_STATE_ASSIGNED, pb.TASK_STATE_RUNNING
 
@@ -425,12 +426,24 @@ async def test_a_removed_node_loses_its_session(cluster: Cluster) -> None:
         await eventually(lambda: not term.sessions)
 
 
-async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_is_over(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hold, "LONGEST", 2.0)
+class Impatient:
+    """Derives as if each service had been empty for longer: it holds connections for two seconds."""
+
+    EARLIER = hold.LONGEST - 2
+
+    def derive(self, world: World, service_id: str, now: float, empty_since: float | None) -> Any:
+        return derive.derive(world, service_id, now, None if empty_since is None else empty_since - self.EARLIER)
+
+    def hold_until(self, world: World, service_id: str, now: float, empty_since: float | None) -> float | None:
+        return derive.hold_until(world, service_id, now, None if empty_since is None else empty_since - self.EARLIER)
+
+    def is_serving(self, world: World, service_id: str) -> bool:
+        return derive.is_serving(world, service_id)
+
+
+async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_is_over(cluster: Cluster) -> None:
     await cluster.put(NETWORK, service(), task("t1", status=pb.TaskStatus(state=pb.TASK_STATE_PREPARING)))
-    await cluster.lead()
+    await cluster.lead(deriver=Impatient())
     agent = cluster.agent("n2")
     async with agent.running():
         await eventually(lambda: agent.endpoints)

@@ -8,7 +8,6 @@ from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import endpoints_pb2 as ep
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
-from pyswarm_manager.dispatcher import derived
 from pyswarm_manager.dispatcher.assignments import AssignmentSet
 from pyswarm_manager.dispatcher.attached import Attached
 from pyswarm_manager.dispatcher.derived import EndpointCache
@@ -239,9 +238,8 @@ def test_a_delta_costs_what_has_changed_and_an_equal_derivation_nothing() -> Non
     assert replica.follow(cache) == 1
 
 
-def test_who_has_missed_too_many_removals_gets_everything(monkeypatch) -> None:
-    monkeypatch.setattr(derived, "_MAX_GRAVES", 5)
-    world, cache, slow = Store(), EndpointCache(derive), Replica()
+def test_who_has_missed_too_many_removals_gets_everything() -> None:
+    world, cache, slow = Store(), EndpointCache(derive, graves=5), Replica()
     slow.follow(cache)
     for n in range(10):
         serve(world, f"s{n}")
