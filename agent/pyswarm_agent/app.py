@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from pyswarm_agent import app_host, certificates, metrics
-from pyswarm_agent.app_agent import Agent, Parts, run_together
+from pyswarm_agent.app_agent import Agent, Parts
 from pyswarm_agent.dns.server import DnsServer
 from pyswarm_agent.dns.upstream import ResolvConf
 from pyswarm_agent.health.listening import PortWatch, sockets_in
@@ -48,6 +48,7 @@ from pyswarm_core.log import configure, get_logger
 from pyswarm_core.membership import member
 from pyswarm_core.scrape import http
 from pyswarm_core.systemd import Notifier
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import spec_pb2 as spec
 

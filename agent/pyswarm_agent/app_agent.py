@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from pyswarm_agent.applier import Applier, Kernel, Mark, Names
 from pyswarm_agent.exclusive import Exclusive, Fuses
@@ -30,6 +30,7 @@ from pyswarm_agent.tasks.supervisor import Supervisor
 from pyswarm_agent.tasks.tools import Balancer, Ports, Probes, Slots, TaskLogs, Tools
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.log import get_logger
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 
 log = get_logger("agent.app")
@@ -275,16 +276,3 @@ class Agent:
                 await self._parts.images.collect(self.tasks.images_in_use())
             except Exception:
                 log.exception("unused images were not looked for")
-
-
-async def run_together(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Returns when the first one returns, raises what it raises; the others are cancelled and awaited."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

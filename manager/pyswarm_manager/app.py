@@ -23,6 +23,7 @@ from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.log import configure, get_logger
 from pyswarm_core.scrape import http
 from pyswarm_core.systemd import Notifier
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
@@ -44,7 +45,6 @@ from pyswarm_manager.members.etcd import EtcdMembers
 from pyswarm_manager.members.keeper import Keeper
 from pyswarm_manager.roster import api_addresses
 from pyswarm_manager.settings import Settings, split_address
-from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 
 log = get_logger("manager.app")

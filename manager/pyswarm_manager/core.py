@@ -15,6 +15,7 @@ from pyswarm_core.log import get_logger
 from pyswarm_core.scrape.http import reachable
 from pyswarm_core.store.base import Store
 from pyswarm_core.store.cache import WatchCache
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -32,7 +33,6 @@ from pyswarm_manager.leader import Election, Leadership, boot_time
 from pyswarm_manager.presence import Presence, managers
 from pyswarm_manager.settings import Settings, split_address
 from pyswarm_manager.term import LeaderTerm
-from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 
 log = get_logger("manager.core")

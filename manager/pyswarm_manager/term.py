@@ -10,6 +10,7 @@ from pyswarm_core.errors import Conflict, PyswarmError, StoreUnavailable
 from pyswarm_core.ids import new_id
 from pyswarm_core.log import get_logger
 from pyswarm_core.store.base import Store
+from pyswarm_core.together import run_together
 from pyswarm_manager.allocator.networks import DEFAULT_NETWORK, default_network, parse_pool
 from pyswarm_manager.announce import Announcer
 from pyswarm_manager.clock import Clock
@@ -20,7 +21,6 @@ from pyswarm_manager.leader import Leadership, boot_time
 from pyswarm_manager.loops import LiveWorld, Loops, Planners
 from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.settings import Settings
-from pyswarm_manager.together import run_together
 from pyswarm_manager.writer import Writer
 
 log = get_logger("manager.term")

@@ -149,7 +149,8 @@ class Flows:
     async def close(self) -> None:
         """Finishes what `clean` was given."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.cleaned(), 5)
+            async with asyncio.timeout(5):
+                await self.cleaned()
         for task in (self._cleaner, self._looker):
             if task is not None:
                 task.cancel()

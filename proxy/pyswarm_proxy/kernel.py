@@ -54,7 +54,8 @@ class Nft:
             for last_try in (False, True):
                 try:
                     shell = await self._open()
-                    said = await asyncio.wait_for(self._ask(shell, line), _TIMEOUT)
+                    async with asyncio.timeout(_TIMEOUT):
+                        said = await self._ask(shell, line)
                     break
                 except (ConnectionError, EOFError, TimeoutError, asyncio.IncompleteReadError):
                     # Whether the line was carried out is unknown. A repeated one that was is refused, and then the
@@ -117,7 +118,8 @@ class Nft:
         except FileNotFoundError:
             raise KernelRefused("nft is not installed: the load balancer needs the package nftables") from None
         self._done = 0
-        await asyncio.wait_for(self._ask(self._shell, ""), _TIMEOUT)
+        async with asyncio.timeout(_TIMEOUT):
+            await self._ask(self._shell, "")
         self.on_shell(self._shell.pid)
         return self._shell
 
@@ -142,7 +144,8 @@ class Nft:
         if shell.stdin is not None:
             shell.stdin.close()
         try:
-            await asyncio.wait_for(shell.wait(), 2)
+            async with asyncio.timeout(2):
+                await shell.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 shell.kill()

@@ -19,6 +19,7 @@ from pyswarm_core.kinds import LEADER_KEY, Stored
 from pyswarm_core.store import base
 from pyswarm_core.store.cache import WatchCache
 from pyswarm_core.store.memory import MemoryStore
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import control_pb2_grpc as control_grpc
 from pyswarm_core.v1 import dispatcher_pb2_grpc as wire_grpc
@@ -39,7 +40,6 @@ from pyswarm_manager.dispatcher.term import Term, Timing
 from pyswarm_manager.endpoints import derive
 from pyswarm_manager.plan import Delete, Plan, Put, Write
 from pyswarm_manager.presence import managers
-from pyswarm_manager.together import run_together
 from pyswarm_manager.world import CachedWorld
 from pyswarm_manager.writer import Writer
 from tests.support.fake_agent import Behaviour, FakeAgent

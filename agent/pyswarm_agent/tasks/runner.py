@@ -334,7 +334,8 @@ class TaskRunner:
     async def _bury(self) -> None:
         """Again for one that is buried does nothing, but waits until it is."""
         try:
-            await asyncio.wait_for(self._tools.balancer.task_died(self.life.id), BURY_WAIT)
+            async with asyncio.timeout(BURY_WAIT):
+                await self._tools.balancer.task_died(self.life.id)
         except Exception as error:
             self._log.error("the balancer did not let go of a task that died", error=error)
 

@@ -125,7 +125,7 @@ def stop(names: Iterable[str]) -> None:
             raise PreconditionFailed(f"the {name} (process {running[0]}) does not end; end it, then repeat this")
 
 
-def forget(names: Iterable[str]) -> None:
+def forget(names: Sequence[str]) -> None:
     """Their units, settings and certificates. Not their data."""
     for name in names:
         (Path(units.FOLDER) / units.name(name)).unlink(missing_ok=True)
@@ -134,6 +134,9 @@ def forget(names: Iterable[str]) -> None:
             shutil.rmtree(ETC / "etcd-tls", ignore_errors=True)
     if has_systemd():
         _systemctl("daemon-reload")
+        # One that had to be killed would stay in systemd's list as failed. Refused for those that did not.
+        for name in names:
+            subprocess.run(["systemctl", "reset-failed", units.name(name)], capture_output=True)
 
 
 def erase(data_dir: Path = DATA) -> None:

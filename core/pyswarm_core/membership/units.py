@@ -13,6 +13,9 @@ FOLDER = "/etc/systemd/system"
 _RESTART = """Restart=always
 RestartSec=1s
 """
+# Ours may be killed at any moment, so nobody needs to wait for long.
+_STOP = """TimeoutStopSec=20s
+"""
 # Daemons that touch nothing but their files and sockets.
 _HARDENED = """UMask=0077
 NoNewPrivileges=yes
@@ -93,7 +96,7 @@ Environment=PYSWARM_ENV_FILE={ETC}/manager.env
 ExecStart={pyswarm} manager run
 ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30s
-{_RESTART}LimitNOFILE=65536
+{_STOP}{_RESTART}LimitNOFILE=65536
 OOMScoreAdjust=-800
 # Certificates are renewed in place.
 ReadWritePaths={data}/manager -{ETC}/tls -{ETC}/etcd-tls
@@ -118,7 +121,7 @@ Environment=PYSWARM_ENV_FILE={ETC}/agent.env
 ExecStart={pyswarm} agent run
 ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30s
-{_RESTART}# Containers and their monitors live on when the agent is stopped, restarted or killed.
+{_STOP}{_RESTART}# Containers and their monitors live on when the agent is stopped, restarted or killed.
 KillMode=process
 Delegate=yes
 # Limits are inherited by containers, so they are not lowered here.

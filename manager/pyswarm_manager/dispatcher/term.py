@@ -13,6 +13,7 @@ from typing import cast
 
 from pyswarm_core.errors import PreconditionFailed, StoreUnavailable
 from pyswarm_core.log import get_logger
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -30,7 +31,6 @@ from pyswarm_manager.plan import Plan, Put
 from pyswarm_manager.queue import KeyQueue
 from pyswarm_manager.roster import api_addresses
 from pyswarm_manager.tasks import endpoint_version, is_endpoint, is_terminal, may_be_exclusive
-from pyswarm_manager.together import run_together
 from pyswarm_manager.world import Change
 
 log = get_logger("dispatcher.term")

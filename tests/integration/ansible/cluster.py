@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,16 @@ class Cluster:
         self.managers = fleet.machines[:MANAGERS]
         self.workers = fleet.machines[MANAGERS : MANAGERS + WORKERS]
         self.newcomer = fleet.machines[MANAGERS + WORKERS]
-        operator.write(self.managers, self.workers)
+        self.arrange(self.managers, self.workers)
+
+    def arrange(self, managers: list[Machine], workers: list[Machine]) -> None:
+        """In the inventory."""
+        self.managers, self.workers = managers, workers
+        self.operator.write(managers, workers)
 
     @property
     def members(self) -> list[Machine]:
         return [*self.managers, *self.workers]
-
-    def admit_newcomer(self) -> None:
-        """Into the inventory."""
-        self.workers = [*self.workers, self.newcomer]
-        self.operator.write(self.managers, self.workers)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """By hostname, as the first manager says."""
@@ -51,7 +51,7 @@ class Cluster:
                 return False  # no manager answers at this moment
             managing = [n for n in nodes.values() if n["manager_status"] in ("leader", "reachable")]
             statuses = {name: node["status"] for name, node in nodes.items()}
-            return statuses == {m.name: "ready" for m in self.members} and len(managing) == MANAGERS
+            return statuses == {m.name: "ready" for m in self.members} and len(managing) == len(self.managers)
 
         eventually(ready, "all nodes are ready, and all managers reachable", SLOW)
 
@@ -79,9 +79,10 @@ class Cluster:
             eventually(answers, f"an answer by way of {machine.name}", SLOW)
 
     @contextmanager
-    def load(self, report: Path) -> Iterator[dict[str, Any]]:
-        """Clients of all hosts while the block runs; the dictionary is filled with what they saw after it."""
-        urls = [f"http://{machine.address}:{PORT}/" for machine in self.members]
+    def load(self, report: Path, on: Sequence[Machine] = ()) -> Iterator[dict[str, Any]]:
+        """Clients of these hosts, or of all, while the block runs; the dictionary is filled with what they saw after
+        it."""
+        urls = [f"http://{machine.address}:{PORT}/" for machine in on or self.members]
         count = str(len(urls))
         with under_load(urls, report, "--new", count, "--keep-alive", count, "--rate", "5") as figures:
             yield figures

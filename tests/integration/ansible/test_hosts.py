@@ -12,6 +12,7 @@ import pytest
 from tests.integration.ansible.cluster import SLOW, Cluster, check_load
 from tests.integration.ansible.playbooks import DATA, shape
 from tests.support.lab import REPOSITORY, eventually
+from tests.support.machines.machine import Machine
 
 pytestmark = [pytest.mark.ansible, pytest.mark.timeout(1200)]
 LATER = "0.1.1"
@@ -122,13 +123,13 @@ def test_an_upgrade_loses_no_request_and_keeps_every_container(cluster: Cluster,
     assert cluster.containers() == before
     assert {node["version"] for node in cluster.nodes().values()} == {LATER}
     cluster.operator.wheel = wheel
-    cluster.operator.write(cluster.managers, cluster.workers)
+    cluster.arrange(cluster.managers, cluster.workers)
     assert cluster.operator.play("upgrade").total == 0
 
 
 def test_one_more_host(cluster: Cluster) -> None:
     """It has nothing but Debian, SSH and Python: its packages come from a repository."""
-    cluster.admit_newcomer()
+    cluster.arrange(cluster.managers, [*cluster.workers, cluster.newcomer])
     ran = cluster.operator.play("scale_out")
     assert ran.changed.pop(cluster.newcomer.name) > 0
     assert not any(ran.changed.values())
@@ -167,22 +168,59 @@ def test_drain(cluster: Cluster, report: Path) -> None:
     assert cluster.nodes()[name]["availability"] == "active"
 
 
+def test_a_worker_and_a_manager_are_reset_and_the_others_go_on(cluster: Cluster, report: Path) -> None:
+    worker, manager = cluster.newcomer, cluster.managers[-1]
+    staying = [m for m in cluster.members if m not in (worker, manager)]
+    with cluster.load(report, staying) as figures:
+        for machine in (worker, manager):
+            cluster.operator.play("reset", "-e", "pyswarm_reset=true", "--limit", machine.name)
+    check_load(figures, 20)
+    check_bare(worker)
+    check_bare(manager)
+    cluster.arrange(cluster.managers[:-1], [m for m in cluster.workers if m is not worker])
+    cluster.wait_ready()
+    eventually(lambda: len(cluster.running()) == 5, "all tasks run", SLOW)
+    cluster.check_traffic()
+
+
 def test_reset_leaves_nothing(cluster: Cluster) -> None:
     said = cluster.operator.play("reset", code=2).output
     assert "-e pyswarm_reset=true" in said
+    reset(cluster)
+
+
+@pytest.mark.parametrize(("managers", "workers"), [(5, 0), (1, 1)])
+def test_as_many_managers_as_there_are_in_the_inventory(cluster: Cluster, managers: int, workers: int) -> None:
+    machines = cluster.fleet.machines
+    cluster.arrange(machines[:managers], machines[managers : managers + workers])
+    cluster.operator.play("site")
+    cluster.wait_ready()
+    cluster.deploy(2)
+    cluster.check_traffic()
+    reset(cluster)
+
+
+def reset(cluster: Cluster) -> None:
+    """All of them."""
     cluster.operator.play("reset", "-e", "pyswarm_reset=true")
     for machine in cluster.members:
-        places = f"/etc/pyswarm /opt/pyswarm /usr/local/bin/pyswarm /var/lib/pyswarm /run/pyswarm {DATA}"
-        assert machine.ssh(f"ls -d {places} /etc/systemd/system/*pyswarm-*", code=None) == ""
-        assert machine.ssh("systemctl list-units --all --no-legend 'pyswarm-*'") == ""
-        assert machine.ssh("pgrep -a 'conmon|crun|pyswarm'", code=None) == ""
-        assert machine.ssh("nft list tables") == ""
-        assert not re.search(r"psx|psc|vxlan", machine.ssh("ip -d link"))
-        assert machine.ssh("find /sys/fs/cgroup -type d -path '*/pyswarm*' -not -name '*.service'") == ""
-        # systemd forgets a unit's empty group later, where a v1 hierarchy tells it nothing.
-        assert machine.ssh("cat /sys/fs/cgroup/*/system.slice/pyswarm-*.service/cgroup.procs", code=None) == ""
-        assert "pyswarm" not in machine.ssh("cut -d ' ' -f 2 /proc/mounts")
-        assert machine.ssh("ls -A /root/.config/pyswarm/contexts", code=None) == ""
+        check_bare(machine)
+
+
+def check_bare(machine: Machine) -> None:
+    """Nothing of pyswarm is on it."""
+    places = f"/etc/pyswarm /opt/pyswarm /usr/local/bin/pyswarm /var/lib/pyswarm /run/pyswarm {DATA}"
+    assert machine.ssh(f"ls -d {places} /etc/systemd/system/*pyswarm-*", code=None) == ""
+    units = machine.ssh("systemctl list-units --all --no-legend 'pyswarm-*'")
+    assert units == "", machine.ssh("journalctl -u 'pyswarm-*' --no-pager -n 60")
+    assert machine.ssh("pgrep -a 'conmon|crun|pyswarm'", code=None) == ""
+    assert machine.ssh("nft list tables") == ""
+    assert not re.search(r"psx|psc|vxlan", machine.ssh("ip -d link"))
+    assert machine.ssh("find /sys/fs/cgroup -type d -path '*/pyswarm*' -not -name '*.service'") == ""
+    # systemd forgets a unit's empty group later, where a v1 hierarchy tells it nothing.
+    assert machine.ssh("cat /sys/fs/cgroup/*/system.slice/pyswarm-*.service/cgroup.procs", code=None) == ""
+    assert "pyswarm" not in machine.ssh("cut -d ' ' -f 2 /proc/mounts")
+    assert machine.ssh("ls -A /root/.config/pyswarm/contexts", code=None) == ""
 
 
 @pytest.mark.parametrize("document", ["deploy/ansible/README.md", "docs/install.md"])

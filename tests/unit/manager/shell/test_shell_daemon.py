@@ -15,12 +15,12 @@ from pyswarm_core import errors
 from pyswarm_core.errors import Deposed, InvalidInput, StoreUnavailable
 from pyswarm_core.kinds import LEADER_KEY
 from pyswarm_core.store import base
+from pyswarm_core.together import run_together
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.announce import Announcer
 from pyswarm_manager.api.errors import code_of
 from pyswarm_manager.settings import Settings
-from pyswarm_manager.together import run_together
 
 SETTINGS = Settings(manager_id="m", advertise="10.0.0.1:2377", etcd_endpoints=("10.0.0.1:2379",))
 
