@@ -118,6 +118,7 @@ class Agent:
             guard=self.exclusive.guard,
         )
         self.tasks = Supervisor(tools, self._report, self.applier.changed)
+        self.tasks.listen(self.exclusive.changed)
         self.session = Session(
             parts.connector, dialer, self.box, parts.records, self, monotonic, permits=self.exclusive, boot=boot
         )
@@ -233,6 +234,7 @@ class Agent:
     async def _fill_slots(self) -> None:
         """Looks once a second, while there is no session."""
         while True:
+            await self.session.away.wait()
             await asyncio.sleep(FILL_PERIOD)
             lost_at = self.session.lost_at
             if lost_at is not None:

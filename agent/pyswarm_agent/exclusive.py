@@ -44,6 +44,12 @@ class Exclusive:
         self._clock = clock
         self._permit = fuses.permit()
         self._renewed = asyncio.Event()
+        self._any = asyncio.Event()  # such a task may run here
+
+    @property
+    def is_watching(self) -> bool:
+        """There may be such a task to look after."""
+        return self._any.is_set()
 
     # ---- for the session ----
 
@@ -63,7 +69,12 @@ class Exclusive:
             log.error("the permit cannot be written down", error=error)
         self._renewed.set()
 
-    # ---- for a task ----
+    # ---- for the tasks ----
+
+    def changed(self, life: Life) -> None:
+        """Of every new life of every task."""
+        if life.task.spec.exclusive and life.phase in _MAY_RUN:
+            self._any.set()
 
     async def guard(self, task_id: str) -> None:
         """Before its container is started. ContainerFailure."""
@@ -79,13 +90,16 @@ class Exclusive:
     # ---- by itself ----
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Looks only while there is something to look at."""
         while True:
+            await self._any.wait()
             await asyncio.sleep(LOOK)
             await self.look()
 
     async def look(self) -> None:
         running = [i for i, life in self._lives().items() if life.task.spec.exclusive and life.phase in _MAY_RUN]
+        if not running:
+            self._any.clear()
         for task_id in running:
             if not self._permit.is_valid(self._clock()):
                 self._feed(task_id, ev.Lapsed())

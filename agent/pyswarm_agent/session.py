@@ -122,6 +122,8 @@ class Session:
         self._is_stale = False
         self.address = ""  # of the manager that this agent is connected to, "" = none
         self.lost_at: float | None = clock()  # since when there is no session; None = there is one
+        self.away = asyncio.Event()  # set while there is none
+        self.away.set()
 
     def confirm(self, mark: Mark) -> None:
         """This update is in the kernel."""
@@ -155,6 +157,7 @@ class Session:
             finally:
                 if self.address:
                     self.address, self.lost_at = "", self._clock()
+                    self.away.set()
 
     def _say(self, address: str, over: SessionOver) -> None:
         """A line when a session ends, then one now and again: managers may stay away for days."""
@@ -212,6 +215,7 @@ class Session:
         self._box.new_session()
         self._dialer.opened(address)
         self.address, self.lost_at = address, None
+        self.away.clear()
         log.info("session opened", manager=address, node_number=first.welcome.node_number)
 
     # ---- down ----

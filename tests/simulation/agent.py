@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from typing import Protocol
 from tests.simulation.disk import PartyDisk
 from tests.simulation.facades import (
     Balancer,
-    Fuses,
     HostNetwork,
     Images,
     Links,
@@ -22,6 +22,7 @@ from tests.simulation.facades import (
     Runtime,
     TaskSockets,
 )
+from tests.simulation.fuses import Fuses
 from tests.simulation.host import Host
 from tests.simulation.net import Net
 from tests.simulation.streams import CONNECT_WITHIN, Link, Server
@@ -105,12 +106,19 @@ class AgentProcess:
             publisher=Publisher(),
             here=Here(host.node_id, host.name, "169.254.1.1", (), "amd64"),
             hello=self._hello,
-            fuses=Fuses(),
+            fuses=Fuses(host, self.party),
             booted_at=host.booted_at,
         )
         loop = asyncio.get_running_loop()
+        runtime.task_of = self._task
         self.agent = Agent(parts, Dialer(managers, self._rng), host.now, loop.time, loop.time)
         await self.agent.run()
+
+    def _task(self, task_id: str) -> pb.Task:
+        assert self.agent is not None
+        life = self.agent.tasks.life(task_id)
+        assert life is not None, "it is being made"
+        return life.task
 
     def _hello(self) -> wire.Hello:
         platform = spec.Platform(os="linux", architecture="amd64")
@@ -161,7 +169,9 @@ class _Heard:
         # service → task → whether it leaves; own tasks alone, as told so far
         self._told: dict[str, dict[str, bool]] = {}
         self._by_seq: dict[int, dict[str, bool]] = {}
+        self._seq = 0
         self._stale: wire.Fence | None = None
+        self._beats: dict[float, float] = {}  # what a heartbeat says of its sending → when it was sent, by its clock
 
     def read(self, message: wire.ManagerMessage | None) -> None:
         """The next message is being read: the one before it was obeyed."""
@@ -181,14 +191,17 @@ class _Heard:
             self._host.trace.add(f"{self._host.name} is told {_brief(message)}", self._host.node_id)
         if message.HasField("endpoints"):
             self._endpoints(message.endpoints)
+        elif message.HasField("heartbeat_ack") and message.heartbeat_ack.permit:
+            sent_at = self._beats.get(message.heartbeat_ack.sent_at, -math.inf)
+            self._host.permitted = max(self._host.permitted, sent_at)
 
     def wrote(self, message: wire.AgentMessage) -> None:
-        if message.HasField("applied"):
+        if message.HasField("heartbeat"):
+            self._beats[message.heartbeat.sent_at] = self._host.boot_time()
+        elif message.HasField("applied"):
             for task_id, leaves in self._by_seq.get(message.applied.seq, {}).items():
-                if leaves:
+                if leaves and self._by_seq[self._seq].get(task_id, True):
                     self._host.left[task_id] = None
-                else:
-                    self._host.left.pop(task_id, None)  # of a node that was down and has returned
 
     def _endpoints(self, update: wire.EndpointUpdate) -> None:
         if update.complete:
@@ -202,8 +215,12 @@ class _Heard:
             }
         for service_id in update.removed_services:
             self._told.pop(service_id, None)
-        self._by_seq[update.seq] = {task_id: leaves for told in self._told.values() for task_id, leaves in told.items()}
+        now = {task_id: leaves for told in self._told.values() for task_id, leaves in told.items()}
+        self._seq, self._by_seq[update.seq] = update.seq, now
         self._by_seq.pop(update.seq - 20, None)
+        for task_id, leaves in now.items():
+            if not leaves:  # of a node that was down and has returned: its kernel may take it back from now on
+                self._host.left.pop(task_id, None)
 
 
 def _brief(message: wire.ManagerMessage) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from tests.simulation.virtual import world_time
 
 
 class Calm:
@@ -34,4 +34,4 @@ class Calm:
         return self._now() - max(self._ended, self._of_service.get(service_id, -1e9))
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return world_time()

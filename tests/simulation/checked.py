@@ -26,6 +26,7 @@ class Checked:
         stored = StoredChecks(cluster.truth, cluster.findings, cluster.hosts)
         TakenChecks(cluster.truth, cluster.findings, cluster.hosts)
         cluster.watcher.released_at = stored.released_at
+        cluster.writers.hurt = self.calm.hurt
         sweep = Sweep(cluster, self.calm, self._is_managed)
         self.traffic = Traffic(cluster, self.calm, sweep)
         self.user = User(cluster, stored)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from tests.simulation.agent import AgentProcess
+from tests.simulation.checks.writers import Writers
 from tests.simulation.etcd import Client, Members, ObservedStore, Trouble
 from tests.simulation.findings import Findings
 from tests.simulation.host import Host
@@ -18,7 +19,7 @@ from tests.simulation.net import Net
 from tests.simulation.streams import Server
 from tests.simulation.trace import Trace
 from tests.simulation.truth import Truth
-from tests.simulation.virtual import Party
+from tests.simulation.virtual import Party, world_time
 from tests.simulation.watcher import HostWatcher
 
 from pyswarm_core import tls
@@ -46,16 +47,16 @@ class Cluster:
         self.findings = Findings(self.trace)
         self.truth = Truth()
         self.net = Net(self.rng("net"))
-        loop = asyncio.get_running_loop()
-        self.store = ObservedStore(loop.time)
+        self.store = ObservedStore(world_time)
         self.store.observers.append(self.truth.observe)
         self.trouble = Trouble()
-        self.watcher = HostWatcher(self.truth, self.findings)
+        self.writers = Writers(self.truth, self.findings)
+        self.watcher = HostWatcher(self.truth, self.findings, self.writers)
         self.hosts = {
             f"host-{n}": Host(f"host-{n}", n, self.trace, self.watcher, self.rng(f"host-{n}"))
             for n in range(1, nodes + 1)
         }
-        self.watcher.hosts = self.hosts
+        self.watcher.hosts = self.writers.hosts = self.hosts
         self.manager_hosts = list(self.hosts)[:managers]
         self.members = Members(self.net, self.rng("members"), self.store, self.manager_hosts)
         self.agents: dict[str, AgentProcess] = {}  # by host, those that run
@@ -84,14 +85,16 @@ class Cluster:
         host = self.hosts[name]
         if name in self.managers or not host.is_up:
             return
-        party = self._party(f"manager {name}")
+        party = self._party("manager", host)
         rng = self.rng(party.name)
         client = Client(party, name, self.store, self.members, self.net, self.trouble, rng)
         manager = ManagerProcess(host, party, client, rng, self.watcher, f"{name}:{PORT}")
         client.before_write = lambda ops: self._write_point(manager, False, ops)
         client.after_write = lambda ops: self._write_point(manager, True, ops)
         self.managers[name] = manager
-        self.servers[manager.address] = Server(name, party, manager.core.dispatcher)
+        server = self.servers[manager.address] = Server(name, party, manager.core.dispatcher)
+        server.leads = manager.truly_leads
+        server.permitted_late = lambda to: self.writers.permits(name, to)
         self.trace.add(f"the manager on {name} starts")
         party.spawn(manager.run()).add_done_callback(lambda task: self._manager_ended(manager, task))
 
@@ -127,7 +130,7 @@ class Cluster:
         host = self.hosts[name]
         if name in self.agents or not host.is_up:
             return
-        party = self._party(f"agent {name}")
+        party = self._party("agent", host)
         is_manager = name in self.manager_hosts
         agent = AgentProcess(
             host, party, self.net, self.servers,
@@ -193,17 +196,16 @@ class Cluster:
             yield manager.party
 
     async def until(self, condition: Callable[[], object], within: float, *, every: float = 0.5) -> bool:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + within
+        end = world_time() + within
         while not condition():
-            if loop.time() >= end or self.findings.first is not None:
+            if world_time() >= end or self.findings.first is not None:
                 return False
             await asyncio.sleep(every)
         return True
 
-    def _party(self, name: str) -> Party:
+    def _party(self, kind: str, host: Host) -> Party:
         self._lives += 1
-        return Party(f"{name}, life {self._lives}")
+        return Party(f"{kind} {host.name}, life {self._lives}", host.clock)
 
     def _tell(self, kind: str, object_id: str, old: object, new: object) -> None:
         if isinstance(new, pb.Task):

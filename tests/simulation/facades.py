@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from tests.simulation.host import Container, Host
-from tests.simulation.virtual import Party
+from tests.simulation.virtual import Party, world_time
 
 from pyswarm_agent.interfaces import (
     ContainerExit,
@@ -21,7 +21,6 @@ from pyswarm_agent.interfaces import (
     ImageFailure,
 )
 from pyswarm_agent.network.host import Underlay, Wanted, stale
-from pyswarm_agent.permit import Permit
 from pyswarm_core.errors import PyswarmError
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_proxy.drain import SAMPLE_INTERVAL, DrainFigures
@@ -34,7 +33,9 @@ class Refused(PyswarmError):
     retryable = True
 
 
-class _Facade:
+class Facade:
+    """`party`: the agent."""
+
     def __init__(self, host: Host, party: Party) -> None:
         self._host = host
         self._party = party
@@ -47,15 +48,19 @@ class _Facade:
         self._party.check()
 
 
-class Runtime(_Facade):
-    """An `interfaces.Runtime`."""
+class Runtime(Facade):
+    """An `interfaces.Runtime`. `task_of`: this agent's own idea of its tasks."""
+
+    def __init__(self, host: Host, party: Party) -> None:
+        super().__init__(host, party)
+        self.task_of: Callable[[str], pb.Task] = lambda task_id: pb.Task(id=task_id)
 
     async def create(self, request: ContainerRequest) -> int:
         await self._work(0.01, 0.05)
         if self._host.troubles.creates_fail > 0:
             self._host.troubles.creates_fail -= 1
             raise ContainerFailure("the runtime could not make it", final=False)
-        return self._host.create(request).pid
+        return self._host.create(request, self.task_of(request.task_id)).pid
 
     async def start(self, task_id: str) -> None:
         await self._work(0.005, 0.03)
@@ -117,7 +122,7 @@ def _state(task_id: str, container: Container) -> ContainerState:
     return ContainerState(task_id, pid, container.running, container.exit, container.started_at)
 
 
-class Images(_Facade):
+class Images(Facade):
     """An `interfaces.Images`."""
 
     async def pull(
@@ -146,7 +151,7 @@ class Images(_Facade):
         self._party.check()
 
 
-class Links(_Facade):
+class Links(Facade):
     """An `interfaces.Links`."""
 
     async def attach(
@@ -176,7 +181,7 @@ class Links(_Facade):
         pass
 
 
-class HostNetwork(_Facade):
+class HostNetwork(Facade):
     """Stands where `network.host.HostNetwork` stands: routes and devices, which are not modelled but for their time."""
 
     def __init__(self, host: Host, party: Party) -> None:
@@ -200,7 +205,7 @@ class HostNetwork(_Facade):
         self._wanted = wanted
 
 
-class Balancer(_Facade):
+class Balancer(Facade):
     """Stands where `pyswarm_proxy.balancer.Balancer` stands: the kernel takes states whole, and remembers flows."""
 
     def __init__(self, host: Host, party: Party) -> None:
@@ -254,7 +259,7 @@ class TaskSockets:
 
     def takes(self, address: str, port: int) -> bool:
         container = self._host.containers.get(self._host.task_at(address) or "")
-        return container is not None and container.running and asyncio.get_running_loop().time() >= container.fit_at
+        return container is not None and container.running and world_time() >= container.fit_at
 
     def close(self) -> None:
         pass
@@ -288,19 +293,3 @@ class Publisher:
 
     def cancel_all(self) -> None:
         pass
-
-
-class Fuses:
-    """An `exclusive.Fuses` of a host that has none: exclusive tasks are not simulated, and would be refused."""
-
-    def permit(self) -> Permit:
-        return Permit()
-
-    def extend(self, permit: Permit) -> None:
-        pass
-
-    def is_armed(self, task_id: str) -> bool:
-        return False
-
-    async def arm(self, task_id: str) -> None:
-        raise ContainerFailure("this host has no fuses", final=True)

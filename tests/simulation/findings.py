@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from tests.simulation.trace import Trace
+from tests.simulation.virtual import world_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Findings:
 
     def add(self, invariant: str, text: str, *about: str) -> None:
         if self.first is None:
-            now = asyncio.get_running_loop().time()
+            now = world_time()
             self._trace.add(f"VIOLATION of: {invariant}: {text}", *about)
             self.first = Finding(invariant, text, now, tuple(self._trace.story(about)))
             self.found.set()

@@ -4,28 +4,35 @@ with connections. The checks of what must never happen on a host are asked by `W
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tests.simulation.disk import HostDisk
 from tests.simulation.trace import Trace
-from tests.simulation.virtual import later
+from tests.simulation.virtual import SteadyClock, later, world_time
 
 from pyswarm_agent.interfaces import ContainerExit, ContainerRequest
 from pyswarm_core.v1 import dispatcher_pb2 as wire
+from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_proxy.state import HostState, Pool
+
+if TYPE_CHECKING:
+    from tests.simulation.fuses import Fuse
 
 DETAILS = bool(os.environ.get("SIM_DETAILS"))  # see `agent`
 EPOCH = 1_700_000_000.0  # unix seconds at the beginning of a simulation
+DRIFT = 0.05  # the most that a host's steady clock may gain or lose: docs/adr/0014 has a bound of 9 % between two
 
 
 class Watcher(Protocol):
     """Told of every deed on every host, before it is done."""
 
     def started(self, host: Host, container: Container) -> None: ...
+    def extends(self, host: Host, until: float) -> None: ...
     def told_to_stop(self, host: Host, container: Container, signal: str) -> None: ...
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None: ...
     def loads(self, host: Host, state: HostState) -> None: ...
@@ -36,6 +43,7 @@ class Container:
     request: ContainerRequest
     pid: int
     kind: str  # what its image does: the last word of its name
+    task: pb.Task  # as its agent knows it
     running: bool = False
     exit: ContainerExit | None = None
     started_at: float = 0.0  # by the host's clock
@@ -51,6 +59,21 @@ class Container:
 
     def is_alive(self) -> bool:
         return self.running
+
+    def ended(self) -> asyncio.Future[None]:
+        """Done when it has, or is not there any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.exit is not None:
+            future.set_result(None)
+        else:
+            self.waiters.append(future)
+        return future
+
+    def wake(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
 
 
 @dataclass
@@ -80,6 +103,11 @@ class Host:
         self.jumped_at = -1e9  # simulated seconds
         self.booted_at = EPOCH
         self.is_up = True
+        self.clock = SteadyClock(0.0, rng.choice((0.0, 1e4, 3e6)), rng.uniform(1 - DRIFT, 1 + DRIFT))
+        self.fuses: dict[str, Fuse] = {}  # by task
+        self._permit: float | None = None  # what is written down for them
+        # When the last heartbeat was really sent that was answered with a permit, by its clock.
+        self.permitted = -math.inf
         self.containers: dict[str, Container] = {}
         self.links: dict[str, tuple[str, ...]] = {}
         self.mounts: dict[str, None] = {}
@@ -96,27 +124,36 @@ class Host:
         self.on_end: Callable[[Host, Container], None] = lambda host, container: None
         self._pids = 1000
 
-    # ---- time ----
+    # ---- time, and how long exclusive tasks may run ----
+
+    def boot_time(self) -> float:
+        return self.clock.read(world_time())
+
+    def read_permit(self, default: float) -> float:
+        return self._permit if self._permit is not None else default
+
+    def write_permit(self, until: float) -> None:
+        self.watcher.extends(self, until)
+        self._permit = round(until, 3)
 
     def now(self) -> float:
         """Its wall clock, unix seconds."""
-        return EPOCH + asyncio.get_running_loop().time() + self.offset
+        return EPOCH + world_time() + self.offset
 
     # ---- containers ----
 
-    def create(self, request: ContainerRequest) -> Container:
+    def create(self, request: ContainerRequest, task: pb.Task) -> Container:
         found = self.containers.get(request.task_id)
         if found is None:
             self._pids += 1
             kind = request.container.image.rpartition(":")[0].rpartition("/")[2]
-            found = self.containers[request.task_id] = Container(request, self._pids, kind)
+            found = self.containers[request.task_id] = Container(request, self._pids, kind, task)
             self.logs[request.task_id] = None
             self.trace.add(f"{self.name} creates a container", request.task_id)
         return found
 
     def start(self, container: Container) -> None:
         self.watcher.started(self, container)
-        loop = asyncio.get_running_loop()
         container.running = True
         container.started_at = self.now()
         task_id = container.request.task_id
@@ -131,7 +168,7 @@ class Host:
                 later(rng.uniform(1, 30), self.end, container, 0)
         slow = rng.uniform(0.1, 8.0) if container.kind == "slow" else rng.uniform(0.0, 0.3)
         self.on_start(self)
-        container.fit_at = float("inf") if container.kind == "sick" else loop.time() + slow
+        container.fit_at = float("inf") if container.kind == "sick" else world_time() + slow
 
     def stop(self, container: Container, signal: str) -> None:
         """A signal by the agent."""
@@ -139,7 +176,7 @@ class Host:
             return
         self.watcher.told_to_stop(self, container, signal)
         if container.asked_at is None:
-            container.asked_at = asyncio.get_running_loop().time()
+            container.asked_at = world_time()
         self.trace.add(f"{self.name} sends {signal}", container.request.task_id)
         if signal == "KILL":
             later(0.001, self.end, container, 137)
@@ -157,10 +194,16 @@ class Host:
         for address in self.links.get(task_id, ()):
             self.resets[address] = self.resets.get(address, 0) + self.open(address)
             self.flows.pop(address, None)
-        for waiter in container.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        container.waiters.clear()
+        container.wake()
+
+    def burn(self, container: Container) -> None:
+        """Its fuse has burnt, or could not be lit: it is killed, also when it was not started yet."""
+        self.trace.add(f"{self.name}: the fuse kills", container.request.task_id)
+        if container.running:
+            later(0.001, self.end, container, 137)
+        elif container.exit is None:
+            container.exit = ContainerExit(137, False, self.now())
+            container.wake()
 
     def remove(self, task_id: str) -> None:
         container = self.containers.get(task_id)
@@ -170,11 +213,12 @@ class Host:
             self.watcher.told_to_stop(self, container, "remove")
             self.end(container, 137)
         del self.containers[task_id]
+        container.wake()
         self.trace.add(f"{self.name} removes the container", task_id)
 
     def passes_probe(self, task_id: str) -> bool:
         container = self.containers.get(task_id)
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         if container is None or not container.running or now < container.fit_at or now < container.sick_until:
             return False
         return container.kind != "flaky" or self.rng.random() < 0.8
@@ -210,7 +254,7 @@ class Host:
         flows = self.flows.get(address)
         if not flows:
             return 0
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         flows[:] = [end for end in flows if end > now]
         return len(flows)
 
@@ -219,6 +263,10 @@ class Host:
     def lose_power(self) -> None:
         """All is gone but the disk."""
         self.is_up = False
+        for fuse in list(self.fuses.values()):
+            fuse.kill()
+        self._permit = None
+        self.permitted = -math.inf
         for container in self.containers.values():
             container.running = False
         self.containers.clear()
@@ -236,4 +284,5 @@ class Host:
     def boot(self) -> None:
         self.is_up = True
         self.booted_at = self.now()
+        self.clock = SteadyClock(world_time(), self.rng.uniform(5, 30), self.clock.rate)
         # The runtime's state lies in /run, which is gone; the logs lie on the disk.

@@ -63,7 +63,6 @@ class ManagerProcess:
         self.client = client
         self.address = address
         self.leads = False
-        self.is_timeless = False  # its monotonic clock stands still
         self._judge = judge
         self._terms: set[int] = set()
         settings = Settings(
@@ -74,7 +73,6 @@ class ManagerProcess:
             compact_every=120.0,
             keep_revisions=200,
         )
-        self._stood = 0.0
         self.core = Core(
             settings,
             client,
@@ -84,21 +82,17 @@ class ManagerProcess:
             WallClock(host),
             rng,
             led=self._led,
-            monotonic=self.monotonic,
+            monotonic=host.boot_time,
         )
         client.judge = self._watch_write
 
     async def run(self) -> None:
         await self.core.run()
 
-    def monotonic(self) -> float:
-        if self.is_timeless:
-            return self._stood
-        return asyncio.get_running_loop().time()
-
-    def lose_time(self) -> None:
-        self._stood = self.monotonic()
-        self.is_timeless = True
+    def truly_leads(self) -> bool:
+        """The key is there, and this process has put it there."""
+        leader = self.client.store.peek(LEADER_KEY)
+        return leader is not None and leader.create_revision in self._terms
 
     async def _led(self, leads: bool) -> None:
         self.leads = leads

@@ -19,6 +19,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.findings import Finding
 from tests.simulation.scenario import Step
 from tests.simulation.user import LEAST_SERVICES, NAMES
+from tests.simulation.virtual import world_time
 from tests.simulation.weather import Weather
 
 from pyswarm_core.log import configure
@@ -91,7 +92,7 @@ class _Run:
             checked.close()
         outcome.finding = cluster.findings.first
         outcome.trace = cluster.trace.digest()
-        outcome.hours = outcome.hours or loop.time() / 3600
+        outcome.hours = outcome.hours or world_time() / 3600
         outcome.faults = self.weather.happened.total()
         outcome.nodes = len(cluster.hosts)
         outcome.counts.update({f"connection {what}": count for what, count in checked.traffic.results.items()})
@@ -116,12 +117,11 @@ class _Run:
         await self._settle(rng, outcome)
 
     async def _follow(self, outcome: Outcome) -> None:
-        loop = asyncio.get_running_loop()
         asked: list[asyncio.Task[None]] = []
         before = self.user.asked
         outcome.services = LEAST_SERVICES
         for step in self._steps:
-            await asyncio.sleep(max(0.0, step.at - loop.time()))
+            await asyncio.sleep(max(0.0, step.at - world_time()))
             self.cluster.trace.add(f"== {step.what}")
             rng = random.Random(step.number)
             there = sum(not service.removing for service in self.cluster.truth.services.values())
@@ -135,26 +135,26 @@ class _Run:
             for task in asked:
                 task.result()
         outcome.actions = self.user.asked - before
-        outcome.hours = loop.time() / 3600
+        outcome.hours = world_time() / 3600
 
     async def _settle(self, rng: random.Random, outcome: Outcome) -> None:
         """The faults end; the user wants nothing that cannot be; and in bounded time everything is as it should be."""
-        cluster, loop = self.cluster, asyncio.get_running_loop()
+        cluster = self.cluster
         cluster.trace.add("== the faults end")
         self.weather.end()
-        began = loop.time()
+        began = world_time()
         await cluster.until(cluster.leader, 60)
         for host in cluster.hosts.values():
             await cluster.until(lambda host=host: host.node_id in cluster.truth.nodes, 60)  # type: ignore[misc]
             await self.user.set_node(host.node_id, rng)
         left: list[str] = []
         asked: dict[str, float] = {}
-        while loop.time() < began + SETTLED_WITHIN:
+        while world_time() < began + SETTLED_WITHIN:
             await asyncio.sleep(2.0)
             await self._ask_for_sound(rng, asked)
             left = unsettled(cluster)
             if not left:
-                outcome.settled_after = loop.time() - began
+                outcome.settled_after = world_time() - began
                 return
         about = [task.id for task in cluster.truth.tasks.values() if any(task.id in line for line in left)]
         about += [s.id for s in cluster.truth.services.values() if any(line.startswith(s.spec.name) for line in left)]
@@ -166,7 +166,7 @@ class _Run:
 
     async def _ask_for_sound(self, rng: random.Random, asked: dict[str, float]) -> None:
         """Where a service cannot be right, because of its image or because its rollout was given up."""
-        truth, now = self.cluster.truth, asyncio.get_running_loop().time()
+        truth, now = self.cluster.truth, world_time()
         for service in list(truth.services.values()):
             rollout = truth.rollouts.get(service.rollout_id)
             if service.removing or rollout is None or not rollout.finished_at or asked.get(service.id, -1e9) > now - 60:

@@ -7,6 +7,7 @@ import random
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
+WRITERS = ("db", "jobs")  # services that are exclusive from the beginning
 SOUND = ("good", "slow", "hangs")  # these run until they are told to stop
 KINDS = (*SOUND, "crash", "fades", "sick", "flaky", "unknown", "done")
 _WEIGHTS = (60, 10, 6, 5, 4, 4, 4, 4, 3)
@@ -93,6 +94,7 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
     if rng.random() < 0.1:
         wanted.endpoint_mode = spec.ENDPOINT_MODE_DNSRR
         del wanted.ports[:]
+    task.exclusive = not is_global and (name in WRITERS or rng.random() < 0.1)
     return wanted
 
 
@@ -124,6 +126,8 @@ def change(wanted: spec.ServiceSpec, rng: random.Random, *, sound: bool = False)
         wanted.rollback.CopyFrom(policy(rng))
     elif draw < 0.5 and wanted.mode == spec.SERVICE_MODE_REPLICATED:
         wanted.replicas = rng.choice((1, 2, 3))
+    elif draw < 0.54 and wanted.mode == spec.SERVICE_MODE_REPLICATED:
+        wanted.task.exclusive = not wanted.task.exclusive
     elif draw < 0.6:
         container.ClearField("probe")
         if rng.random() < 0.5:

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from tests.simulation.net import Net
-from tests.simulation.virtual import Party, later
+from tests.simulation.virtual import Party, later, world_time
 
 from pyswarm_agent.session import SessionOver
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -67,7 +67,7 @@ class Pipe:
         if self._error is not None:
             raise SessionOver(self._error)
         self._under_way += 1
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         self._last = max(self._last, now + self._net.delay(self._source, self._target))
         self._flying.append(message.SerializeToString() if message is not None else None)
         later(self._last - now, self._arrive)
@@ -124,6 +124,8 @@ class Server:
         self.party = party
         self.servicer = servicer
         self.refuses = False  # new streams
+        self.leads: Callable[[], bool] = lambda: True  # whatever it believes
+        self.permitted_late: Callable[[str], None] = lambda host: None  # told of a permit by one that did not lead
 
 
 class Link:
@@ -140,6 +142,7 @@ class Link:
         self._down = Pipe(net, server.host, host, wire.ManagerMessage)
         self._suspect: dict[str, asyncio.TimerHandle] = {}
         self._agent_over = self._manager_over = False
+        self._led = True  # the manager did, when it heard the last heartbeat
         self.on_read: Callable[[wire.ManagerMessage | None], None] = lambda message: None
         self.on_write: Callable[[wire.AgentMessage], None] = lambda message: None
         self._unwatch = net.watch(self._review)
@@ -179,11 +182,15 @@ class Link:
             message = await self._up.get()
             if message is None:
                 return
+            if message.HasField("heartbeat"):
+                self._led = self._server.leads()
             yield message
 
     async def _serve(self, certificate: bytes) -> None:
         try:
             async for message in self._server.servicer.Session(self._requests(), Context(certificate)):  # type: ignore[arg-type]
+                if message.HasField("heartbeat_ack") and message.heartbeat_ack.permit and not self._led:
+                    self._server.permitted_late(self._host)
                 await self._down.put(message)
             await self._down.put(None)
         except Aborted as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from tests.simulation import agent, etcd, facades, manager, streams
+from tests.simulation import agent, etcd, facades, fuses, manager, streams
 
-from pyswarm_agent import applier, interfaces, session
+from pyswarm_agent import applier, exclusive, interfaces, session
 from pyswarm_agent.network.host import HostNetwork
 from pyswarm_agent.tasks import tools
 from pyswarm_core.store.base import Store
@@ -24,6 +24,7 @@ from pyswarm_proxy.balancer import Balancer
         (facades.Links, interfaces.Links),
         (facades.Logs, tools.TaskLogs),
         (facades.Names, applier.Names),
+        (fuses.Fuses, exclusive.Fuses),
         (agent.AgentProcess, session.Connector),
         (streams.Link, session.Stream),
         (etcd.Client, Store),

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from tests.simulation.virtual import Deadlock, Party, later, run
+from tests.simulation.virtual import Deadlock, Party, SteadyClock, later, run, world_time
 
 
 def test_an_hour_passes_in_no_time() -> None:
@@ -110,3 +110,59 @@ def test_a_party_that_is_frozen_goes_on_where_it_was() -> None:
         return seen
 
     assert run(main()) == [1.0, 11.5, 12.5]
+
+
+def test_the_clocks_of_hosts_run_at_their_own_speeds() -> None:
+    async def main() -> list[tuple[str, float, float]]:
+        loop = asyncio.get_running_loop()
+        seen: list[tuple[str, float, float]] = []
+
+        async def work(name: str) -> None:
+            deadline = loop.time() + 10.0
+            while (left := deadline - loop.time()) > 0:  # noqa: ASYNC110 - who waits for a time is not woken before it
+                await asyncio.sleep(left)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(10.0):
+                    await asyncio.Event().wait()
+            seen.append((name, world_time(), loop.time()))
+
+        Party("fast", SteadyClock(0.0, 3e6, 1.25)).spawn(work("fast"))
+        Party("slow", SteadyClock(-100.0, 5.0, 0.8)).spawn(work("slow"))
+        await asyncio.sleep(100)
+        return seen
+
+    (fast, fast_at, fast_says), (slow, slow_at, slow_says) = run(main())
+    assert (fast, fast_at) == ("fast", pytest.approx(16.0)) and fast_says == pytest.approx(3e6 + 20)
+    assert (slow, slow_at) == ("slow", pytest.approx(25.0)) and slow_says == pytest.approx(5 + 80 + 20)
+
+
+def test_a_party_that_is_deaf_hears_others_but_no_timer() -> None:
+    async def main() -> list[str]:
+        seen: list[str] = []
+        party = Party("p")
+        told = asyncio.Event()
+
+        async def listen() -> None:
+            await told.wait()
+            seen.append("told")
+
+        async def wait() -> None:
+            await asyncio.sleep(1)
+            seen.append("woken")
+
+        party.spawn(listen())
+        party.spawn(wait())
+        await asyncio.sleep(0.5)
+        party.turn_deaf()
+        await asyncio.sleep(5)
+        told.set()
+        await asyncio.sleep(5)
+        party.freeze()
+        party.hear()
+        await asyncio.sleep(5)
+        assert seen == ["told"], "it is frozen still"
+        party.thaw()
+        await asyncio.sleep(1)
+        return seen
+
+    assert run(main()) == ["told", "woken"]

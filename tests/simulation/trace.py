@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Iterable
+
+from tests.simulation.virtual import world_time
 
 KEPT = 60_000  # events
 
@@ -18,7 +19,7 @@ class Trace:
 
     def add(self, text: str, *about: str) -> None:
         """`about`: ids of the objects that this is part of the story of."""
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         self.count += 1
         self._hash.update(f"{now:.6f} {text} {' '.join(about)}\n".encode())
         self._events.append((now, text, about))

@@ -4,8 +4,9 @@ When nothing is ready the clock jumps to the next timer. Real I/O, threads and c
 them has no place in a simulation.
 
 Everything that runs belongs to a `Party` (a process of the simulated cluster) or to nobody (the world around them). A
-party can be frozen, as by SIGSTOP: what it would do waits. It can be killed: its work is cancelled, and whatever its
-clean-up still asks of the world is refused, since each of its connections to the world looks at `alive`.
+party can be frozen, as by SIGSTOP: what it would do waits; or deaf to its timers, as one that has no time for them. It
+can be killed: its work is cancelled, and whatever its clean-up still asks of the world is refused, since each of its
+connections to the world looks at `alive`. The loop's time is, for a party, that of its host's clock.
 """
 
 from __future__ import annotations
@@ -17,12 +18,30 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+RESOLUTION = 1e-9  # seconds, of hosts' clocks: no timer rings before its time
 MOST_ROUNDS = 5_000  # of the loop, without that time passes
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyClock:
+    """One boot of one host: its CLOCK_BOOTTIME, which runs at a speed of its own. In seconds."""
+
+    since: float  # world time at which it said `start`
+    start: float = 0.0
+    rate: float = 1.0  # of its seconds in one of the world's
+
+    def read(self, world: float) -> float:
+        return self.start + (world - self.since) * self.rate
+
+    def when(self, own: float) -> float:
+        """The world's time at which this one is certain to have come: timers do not ring too early."""
+        return self.since + (own - self.start) / self.rate + RESOLUTION
 
 
 class Deadlock(Exception):
@@ -30,12 +49,14 @@ class Deadlock(Exception):
 
 
 class Party:
-    """One life of one process. `name` is for stories."""
+    """One life of one process. `name` is for stories. `clock`: its host's, which the loop's time is for it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: SteadyClock | None = None) -> None:
         self.name = name
+        self.clock = clock
         self.alive = True
         self.frozen = False
+        self.deaf = False  # no timer of its rings
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.context: Context = copy_context()
         self.context.run(PARTY.set, self)
@@ -67,14 +88,31 @@ class Party:
             self.frozen = False
             loop = _loop()
             loop.frozen -= 1
-            held, self._held = self._held, []
-            loop.ready.extend(held)
+            self._release(loop)
+
+    def turn_deaf(self) -> None:
+        if self.alive and not self.deaf:
+            self.deaf = True
+            _loop().frozen += 1
+
+    def hear(self) -> None:
+        if self.deaf:
+            self.deaf = False
+            loop = _loop()
+            loop.frozen -= 1
+            self._release(loop)
+
+    def _release(self, loop: VirtualLoop) -> None:
+        """What still may not be done comes back."""
+        held, self._held = self._held, []
+        loop.ready.extend(held)
 
     def kill(self) -> None:
         """At once, whatever it was doing."""
         if not self.alive:
             return
         self.thaw()
+        self.hear()
         self.alive = False
         _loop().drop_timers(self)
         for task in list(self.tasks):
@@ -86,6 +124,11 @@ class Party:
 
 PARTY: ContextVar[Party | None] = ContextVar("party", default=None)
 NOBODY = Context()  # what the world itself does, whoever caused it
+
+
+def world_time() -> float:
+    """Simulated seconds, whoever asks."""
+    return _loop().now
 
 
 def later(delay: float, call: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
@@ -129,14 +172,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # In place of asyncio's list of handles, which compares them in Python: (when, number, handle).
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = itertools.count()
-        self.frozen = 0  # parties
+        self.frozen = 0  # parties, and those that are deaf
         self._rounds = 0
         self.on_spin: Callable[[], None] = lambda: None  # when much happens and no time passes
         super().__init__(_NoFiles())
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
-        return self.now
+        """Of the host on which whoever asks runs; the world asks `world_time`."""
+        party = PARTY.get()
+        return self.now if party is None or party.clock is None else party.clock.read(self.now)
 
     @property
     def ready(self) -> deque[asyncio.Handle]:
@@ -147,6 +192,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         """Timers of one moment ring in the order in which they were set."""
+        party = PARTY.get() if context is None else context.get(PARTY)
+        if party is not None and party.clock is not None:
+            when = party.clock.when(when)
+        return self._set(when, callback, args, context)
+
+    def _set(self, when: float, callback: Any, args: Any, context: Context | None) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         timer._scheduled = True  # type: ignore[attr-defined]
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
@@ -155,7 +206,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_later(
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        party = PARTY.get() if context is None else context.get(PARTY)
+        if party is not None and party.clock is not None:
+            delay = delay / party.clock.rate + RESOLUTION
+        return self._set(self.now + delay, callback, args, context)
 
     def drop_timers(self, party: Party) -> None:
         for _, _, handle in self._timers:
@@ -196,7 +250,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 continue
             if self.frozen:
                 party = handle._context.get(PARTY)  # type: ignore[attr-defined]
-                if party is not None and party.frozen:
+                if party is not None and (party.frozen or (party.deaf and isinstance(handle, asyncio.TimerHandle))):
                     party.hold(handle)
                     continue
             self.steps += 1

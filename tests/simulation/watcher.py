@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from tests.simulation.checks.writers import Writers
 from tests.simulation.findings import Findings
 from tests.simulation.host import Container, Host
 from tests.simulation.truth import Truth
+from tests.simulation.virtual import world_time
 
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -18,18 +19,20 @@ from pyswarm_proxy.state import HostState
 class HostWatcher:
     """A `host.Watcher`, `agent.Ears` and `manager.Judge`."""
 
-    def __init__(self, truth: Truth, findings: Findings) -> None:
+    def __init__(self, truth: Truth, findings: Findings, writers: Writers) -> None:
         self.hosts: Mapping[str, Host] = {}
         self.starts: Counter[str] = Counter()
         self.released_at: Mapping[str, float] = {}
         self._truth = truth
         self._findings = findings
+        self._writers = writers
 
     # ---- a host's ----
 
     def started(self, host: Host, container: Container) -> None:
         task_id = container.request.task_id
         self.starts[task_id] += 1
+        self._writers.starts(host, container)
         if self.starts[task_id] > 1:
             self._findings.add("a task id starts at most once", f"{task_id} is started again on {host.name}", task_id)
         task = self._truth.tasks.get(task_id)
@@ -62,7 +65,7 @@ class HostWatcher:
         task_id = container.request.task_id
         task = self._truth.tasks.get(task_id)
         self._grace(host, container, signal)
-        if task is None or task.node_id != host.node_id:
+        if self._writers.stops(host, container) or task is None or task.node_id != host.node_id:
             return
         if task.released:
             self._drained(host, container, task)
@@ -77,7 +80,7 @@ class HostWatcher:
 
     def _grace(self, host: Host, container: Container, signal: str) -> None:
         """It is killed only after it was asked, and had the time to obey."""
-        now, spec = asyncio.get_running_loop().time(), container.request.container
+        now, spec = world_time(), container.request.container
         if signal != "KILL":
             return
         grace = spec.stop_grace if spec.HasField("stop_grace") else 10.0
@@ -91,7 +94,7 @@ class HostWatcher:
 
     def _drained(self, host: Host, container: Container, task: pb.Task) -> None:
         """Open connections have the drain timeout, from the release on."""
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         released = self.released_at.get(task.id)
         is_orphan = task.status.state == pb.TASK_STATE_ORPHANED
         if container.asked_at is not None or released is None or is_orphan or now - host.jumped_at < 60:
@@ -104,6 +107,9 @@ class HostWatcher:
                 f"{task.id} is stopped {now - released:.1f} s after its release, with {still} open",
                 task.id,
             )
+
+    def extends(self, host: Host, until: float) -> None:
+        self._writers.extends(host, until)
 
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None:
         for other in self.hosts.values():

@@ -7,13 +7,17 @@ from collections.abc import Callable
 
 from tests.simulation.calm import Calm
 from tests.simulation.cluster import Cluster
+from tests.simulation.virtual import later
 from tests.simulation.weather_control import ControlWeather
 from tests.simulation.weather_hosts import HostWeather
 
 
 class Weather(ControlWeather, HostWeather):
+    """And what hits both sides at once."""
+
     def __init__(self, cluster: Cluster, calm: Calm) -> None:
         super().__init__(cluster, calm)
+        self._is_over = False
         self.faults: dict[str, Callable[[random.Random], bool | None]] = {
             "a manager is killed": self.kill_manager,
             "a manager is killed at a write": self.kill_manager_at_write,
@@ -41,6 +45,10 @@ class Weather(ControlWeather, HostWeather):
             "a host is cut off": self.cut_host,
             "a host is cut off one way": self.cut_one_way,
             "two hosts lose each other": self.cut_pair,
+            "a writer is cut off": self.cut_writer,
+            "a writer's agent is frozen": self.freeze_writer,
+            "a writer stays with an old leader": self.strand_writer,
+            "a fuse dies": self.kill_fuse,
             "a container dies": self.kill_container,
             "a container dies while it drains": self.kill_draining,
             "a container falls ill": self.sicken,
@@ -57,8 +65,23 @@ class Weather(ControlWeather, HostWeather):
         if self.faults[what](rng) is not False:
             self.happened[what] += 1
 
+    def strand_writer(self, rng: random.Random) -> bool:
+        """The host of an exclusive task hears only a leader that does not notice that another one leads; and then for
+        so long nobody that it is replaced."""
+        name, leader = self._some_writer(rng), self._cluster.leader()
+        if name is None or leader is None or not self.lose_time(rng):
+            return False
+        self._note(f"{name} reaches only {leader.host.name}")
+        pairs = self._both_ways(name, leader.host.name)
+        self._cut(pairs, rng, rng.choice((30.0, 60.0)))
+        if leader.host.name != name:
+            both = [(name, leader.host.name), (leader.host.name, name)]
+            later(rng.uniform(5.0, 20.0), lambda: self._is_over or self._cut(both, rng, 50.0))
+        return True
+
     def end(self) -> None:
         """All that lasts is over now, and everything that was killed runs."""
+        self._is_over = True
         for number in list(self._undo):
             self._over(number)
         cluster = self._cluster

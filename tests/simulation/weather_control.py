@@ -46,13 +46,13 @@ class ControlWeather(Spells):
         return manager is not None
 
     def lose_time(self, rng: random.Random) -> bool:
-        """Its clock stands still and it does not reach etcd: it cannot know that its lease has run out. Agents change
-        to and fro between it and the one that leads instead."""
+        """It has no time for its timers and does not reach etcd: it does not notice that its lease has run out. Agents
+        change to and fro between it and the one that leads instead."""
         manager = self._cluster.leader()
         if manager is None:
             return False
-        self._note(f"the clock of the manager on {manager.host.name} stands still, and etcd is out of its reach")
-        manager.lose_time()
+        self._note(f"the manager on {manager.host.name} is deaf to its timers, and etcd is out of its reach")
+        manager.party.turn_deaf()
         manager.client.is_cut_off = True
         self._cluster.members.review()
         seconds = rng.choice((9.0, 14.0, 20.0))
@@ -65,7 +65,7 @@ class ControlWeather(Spells):
             later(at + 0.3, self._cluster.start_agent, name)
 
         def mend() -> None:
-            manager.is_timeless = False
+            manager.party.hear()
             manager.client.is_cut_off = False
             self._cluster.members.review()
 

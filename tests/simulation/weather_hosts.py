@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 
@@ -11,9 +10,13 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.host import Container, Host
 from tests.simulation.spells import Spells
 from tests.simulation.user import HOST as USER
-from tests.simulation.virtual import later
+from tests.simulation.virtual import later, world_time
 
 from pyswarm_core.v1 import objects_pb2 as pb
+
+_FOR_A_PERMIT = (12.0, 20.0, 28.0, 34.0, 50.0, 70.0)  # seconds: a permit is over after 15, and the leader's for it 30
+
+_LIT_AGAIN = 2.0  # seconds that an agent has to make another fuse
 
 
 class HostWeather(Spells):
@@ -44,9 +47,8 @@ class HostWeather(Spells):
 
     def cut_host(self, rng: random.Random) -> None:
         name = rng.choice(list(self._cluster.hosts))
-        others = self._others(name)
         self._note(f"{name} is cut off")
-        self._cut([(name, other) for other in others] + [(other, name) for other in others], rng)
+        self._cut(self._both_ways(name), rng)
 
     def cut_one_way(self, rng: random.Random) -> None:
         name = rng.choice(list(self._cluster.hosts))
@@ -60,10 +62,57 @@ class HostWeather(Spells):
         self._note(f"{one} and {other} lose each other")
         self._cut([(one, other), (other, one)], rng)
 
+    def cut_writer(self, rng: random.Random) -> bool:
+        """The host of an exclusive task; sometimes for so long that it is replaced."""
+        name = self._some_writer(rng)
+        if name is not None:
+            self._note(f"{name} is cut off, and has a writer")
+            self._cut(self._both_ways(name), rng, rng.choice(_FOR_A_PERMIT))
+        return name is not None
+
+    def freeze_writer(self, rng: random.Random) -> bool:
+        """Its agent."""
+        agent = self._cluster.agents.get(self._some_writer(rng) or "")
+        if agent is not None:
+            self._freeze(agent.party, rng.choice(_FOR_A_PERMIT), hurts=True)
+        return agent is not None
+
+    def kill_fuse(self, rng: random.Random) -> bool:
+        """While there is an agent to make another: nobody else could. If that is gone by then, the container ends with
+        them, for nobody could end it any more (docs/adr/0014)."""
+        fuses = [
+            (host, task_id, fuse)
+            for name, host in self._cluster.hosts.items()
+            for task_id, fuse in host.fuses.items()
+            if name in self._cluster.agents and not self._cluster.agents[name].party.frozen
+            if host.containers[task_id].running
+        ]
+        if not fuses:
+            return False
+        host, task_id, fuse = rng.choice(fuses)
+        self._note(f"the fuse dies on {host.name}", task_id)
+        fuse.kill()
+        later(_LIT_AGAIN, self._end_with_its_fuse, host, host.containers[task_id])
+        return True
+
+    def _end_with_its_fuse(self, host: Host, container: Container) -> None:
+        agent = self._cluster.agents.get(host.name)
+        able = agent is not None and not agent.party.frozen and not host.troubles.work_slow
+        if container.request.task_id not in host.fuses and not able:
+            host.end(container, 137)
+
+    def _some_writer(self, rng: random.Random) -> str | None:
+        hosts = [name for name, host in self._cluster.hosts.items() if host.fuses]
+        return rng.choice(hosts) if hosts else None
+
+    def _both_ways(self, name: str, *but: str) -> list[tuple[str, str]]:
+        others = [other for other in self._others(name) if other not in but]
+        return [(name, other) for other in others] + [(other, name) for other in others]
+
     def _others(self, name: str) -> list[str]:
         return [other for other in [*self._cluster.hosts, USER] if other != name]
 
-    def _cut(self, pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    def _cut(self, pairs: list[tuple[str, str]], rng: random.Random, seconds: float = 0.0) -> None:
         net = self._cluster.net
         for pair in pairs:
             net.cut(*pair)
@@ -72,7 +121,7 @@ class HostWeather(Spells):
             for pair in pairs:
                 net.mend(*pair)
 
-        self._last(rng.choice((2.0, 8.0, 20.0, 45.0)), mend, hurts=True)
+        self._last(seconds or rng.choice((2.0, 8.0, 20.0, 45.0)), mend, hurts=True)
 
     # ---- hosts and agents ----
 
@@ -82,7 +131,7 @@ class HostWeather(Spells):
         if abs(host.offset + by) > 90:
             by = -by
         host.offset += by
-        host.jumped_at = asyncio.get_running_loop().time()
+        host.jumped_at = world_time()
         self._note(f"the clock of {host.name} jumps by {by}")
 
     def kill_agent(self, rng: random.Random) -> bool:
@@ -194,7 +243,7 @@ class HostWeather(Spells):
         if found is not None:
             host, container = found
             seconds = rng.choice((3.0, 15.0, 40.0, 120.0))
-            container.sick_until = asyncio.get_running_loop().time() + seconds
+            container.sick_until = world_time() + seconds
             self._note(f"a container on {host.name} falls ill", container.request.task_id)
             self._last(seconds, lambda: None, hurts=True)
         return found is not None

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LOOK = 0.5  # seconds between two looks at the permit
@@ -40,12 +41,18 @@ def is_it(pid: int, started: str) -> bool:
         return False
 
 
-def watch(container: int, permit: str, until: float) -> None:
+def waits(now: Callable[[], float], read: Callable[[float], float], until: float) -> Iterator[float]:
+    """How long to wait for the container's end, at most, again and again; is through when it must be killed."""
     while (left := until - now()) > 0:
-        if select.select([container], [], [], min(LOOK, left))[0]:
-            return
+        yield min(LOOK, left)
         if now() < until:
-            until = max(until, read(permit, until))
+            until = max(until, read(until))
+
+
+def watch(container: int, permit: str, until: float) -> None:
+    for seconds in waits(now, lambda default: read(permit, default), until):
+        if select.select([container], [], [], seconds)[0]:
+            return
     signal.pidfd_send_signal(container, signal.SIGKILL)
 
 

@@ -130,6 +130,8 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return _prepare_failed(life, sentence, final, now)
         case ev.Started(at=at) if phase is Phase.STARTING:
             return _started(life, at or now, now)
+        case ev.StartFailed() if phase is Phase.STARTING and life.unwanted:
+            return _end(life, now, pb.TASK_STATE_SHUTDOWN)
         case ev.StartFailed(sentence=sentence) if phase is Phase.STARTING:
             return _end(life, now, pb.TASK_STATE_FAILED, sentence)
         case ev.Settled(missing=missing) if phase is Phase.PROBING and life.probe is None:

@@ -236,6 +236,10 @@ class TaskRunner:
             async with tools.slots.start:
                 if self.life.task.spec.exclusive:
                     await tools.guard(task_id)
+                    # The permit is the host's. Orders come before the answer that renewed it, so what was given up
+                    # while this waited (or was frozen) is known by now.
+                    if self.life.unwanted:
+                        raise ContainerFailure("it was given up before it could be started", final=True)
                 await tools.runtime.start(task_id)
         except (ContainerFailure, PyswarmError) as error:
             # After an agent's restart in the middle of a start, the runtime may refuse because it runs already.

@@ -104,8 +104,12 @@ def _hosts(cluster: Cluster) -> Iterator[str]:
         for task_id in host.logs.keys() - own.keys():
             yield f"{host.name} has logs of {task_id}, which is forgotten"
         for task_id, container in host.containers.items():
+            if task_id not in host.fuses and container.task.spec.exclusive:
+                yield f"{host.name}: no fuse is beside the container of {task_id}"
             if not container.running:
                 yield f"{host.name}: the container of {task_id} does not run"
+        for task_id in host.fuses.keys() - host.containers.keys():
+            yield f"{host.name} has a fuse of {task_id}, which is gone"
         if host.state is None:
             yield f"{host.name} has nothing in its kernel"
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ from tests.simulation.checks.words import is_live, is_over, is_wanted, places
 from tests.simulation.findings import Findings
 from tests.simulation.host import Host
 from tests.simulation.truth import Truth
+from tests.simulation.virtual import world_time
 
 from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -65,7 +65,7 @@ class StoredChecks:
         if new.balanced_at and not old.balanced_at:
             self._balanced(new)
         if new.released and not old.released:
-            self.released_at[task_id] = asyncio.get_running_loop().time()
+            self.released_at[task_id] = world_time()
             self._release(new)
         if new.addresses_free and not old.addresses_free:
             self._free(new)
@@ -154,7 +154,7 @@ class StoredChecks:
 
     def _pace(self, task: pb.Task) -> None:
         """Tasks that cannot live are not made one after the other."""
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         created = self._created.setdefault(task.service_id, deque(maxlen=MOST_TASKS))
         if len(created) == MOST_TASKS and now - created[0] < OFTEN:
             self._say("what fails is not tried again at once", task, f"{MOST_TASKS} tasks in {now - created[0]:.1f} s")

@@ -10,6 +10,7 @@ from tests.simulation import specs
 from tests.simulation.calm import Calm
 from tests.simulation.checks.words import is_live, is_over, is_wanted, serves
 from tests.simulation.cluster import Cluster
+from tests.simulation.virtual import world_time
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -51,14 +52,14 @@ class Sweep:
             self._base[object_id] = min(self._base[object_id], new.spec.replicas)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(1.0)
             if not self._is_managed():
-                self._managed_since = loop.time() + 1
-            self._look(loop.time())
+                self._managed_since = world_time() + 1
+            self._look(world_time())
             self._floor()
             self._writes()
+            self._cluster.writers.look()
 
     def floor(self, service_id: str) -> int:
         """How many healthy tasks the service must have now, at least; 0 when nobody can tell."""
@@ -166,13 +167,13 @@ class Sweep:
         leading = [
             manager.host.name
             for manager in self._cluster.managers.values()
-            if manager.leads and not manager.party.frozen and not manager.is_timeless
+            if manager.leads and not manager.party.frozen and not manager.party.deaf
         ]
         return [("one leader at a time", f"{leading} lead", TWO_LEADERS, ())] if len(leading) > 1 else []
 
     def _ill(self) -> list[Wrong]:
         """A task whose probe fails leaves the balancers."""
-        now, found = asyncio.get_running_loop().time(), []
+        now, found = world_time(), []
         for name, host in self._cluster.hosts.items():
             agent = self._cluster.agents.get(name)
             if agent is None or agent.party.frozen or host.troubles.work_slow:
@@ -221,7 +222,7 @@ class Sweep:
 def _allowance(service: pb.Service) -> int:
     policies = (service.spec.update, service.spec.rollback, service.previous_spec.update)
     stops = any(policy.order == spec.UPDATE_ORDER_STOP_FIRST for policy in policies)
-    if not stops and not service.spec.task.host_ports:
+    if not stops and not service.spec.task.host_ports and not service.spec.task.exclusive:
         return 0
     return max(policy.parallelism or service.spec.replicas or 1 for policy in policies)
 

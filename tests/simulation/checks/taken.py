@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from tests.simulation.findings import Findings
 from tests.simulation.host import Host
 from tests.simulation.truth import Truth
+from tests.simulation.virtual import world_time
 
 from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -69,7 +69,7 @@ class TakenChecks:
         if fit:
             self._unfit_since.pop(node.id, None)
         else:
-            self._unfit_since.setdefault(node.id, asyncio.get_running_loop().time())
+            self._unfit_since.setdefault(node.id, world_time())
         host = self._hosts.get(node.id)
         if host is not None and node.serving and (old is None or not old.serving) and host.is_up:
             self._serves(host, node)
@@ -93,7 +93,7 @@ class TakenChecks:
     def _placed(self, old: pb.Task | None, task: pb.Task) -> None:
         if old is None or old.status.state >= pb.TASK_STATE_ASSIGNED or task.status.state != pb.TASK_STATE_ASSIGNED:
             return
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         since = self._unfit_since.get(task.node_id, now)
         if now - since > LATE or task.node_id not in self._truth.nodes:
             self._findings.add(

@@ -10,6 +10,7 @@ from tests.simulation.checks.sweep import Sweep
 from tests.simulation.checks.words import serves
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Host
+from tests.simulation.virtual import world_time
 
 from pyswarm_manager.allocator.ranges import parse_range, to_int
 from pyswarm_proxy.state import Pool
@@ -102,7 +103,7 @@ class Traffic:
                 f"one reached {task_id} at {address} on {owner.name}",
                 task_id, owner.node_id,
             )  # fmt: skip
-        now = asyncio.get_running_loop().time()
+        now = world_time()
         owner.flows.setdefault(address, []).append(now + lasts)
         return "connected", address
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = ("planners", "loops", "fencing", "drain", "agent")
+GROUPS = ("planners", "loops", "fencing", "drain", "agent", "exclusive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def chosen(words: Sequence[str]) -> list[str]:
 
 
 def load() -> dict[str, Fault]:
-    from tests.simulation.faults import agent, drain, fencing, loops, planners
+    from tests.simulation.faults import agent, drain, exclusive, fencing, loops, planners
 
-    assert all((agent, drain, fencing, loops, planners))
+    assert all((agent, drain, exclusive, fencing, loops, planners))
     return FAULTS

@@ -318,12 +318,16 @@ class ReadyAtOnce:
 
 
 class FakeFuses:
-    """`armed`: by task id. `failures` are raised by `arm`, one by one. `written`: what outlives the agent."""
+    """`armed`: by task id. `failures` are raised by `arm`, one by one. `written`: what outlives the agent. `slow`:
+    while it is clear, none can be armed."""
 
     def __init__(self) -> None:
         self.armed: set[str] = set()
         self.failures: list[Exception] = []
         self.written = Permit()
+        self.slow = asyncio.Event()
+        self.slow.set()
+        self.waiting = 0
 
     def permit(self) -> Permit:
         return self.written
@@ -337,6 +341,9 @@ class FakeFuses:
     async def arm(self, task_id: str) -> None:
         if self.failures:
             raise self.failures.pop(0)
+        self.waiting += 1
+        await self.slow.wait()
+        self.waiting -= 1
         self.armed.add(task_id)
 
 

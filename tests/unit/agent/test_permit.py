@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -171,6 +172,22 @@ async def test_a_task_that_cannot_have_a_fuse_is_stopped() -> None:
     bench.fuses.failures.append(ContainerFailure("no processes left", final=False))
     await bench.exclusive.look()
     assert bench.fed == [("t1", ev.Lapsed())]
+
+
+async def test_a_host_without_such_tasks_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exclusive, "LOOK", 0.001)
+    bench = Bench()
+    watch = asyncio.create_task(bench.exclusive.run())
+    other = Story(make_task()).running().life
+    bench.lives["t0"] = other
+    bench.exclusive.changed(other)
+    assert not bench.exclusive.is_watching
+    bench.lives["t1"] = Story(writer()).running().life
+    bench.exclusive.changed(bench.lives["t1"])
+    await until(lambda: ("t1", ev.Lapsed()) in bench.fed)
+    del bench.lives["t1"]
+    await until(lambda: not bench.exclusive.is_watching)
+    watch.cancel()
 
 
 async def test_none_starts_without_a_permit(monkeypatch: pytest.MonkeyPatch) -> None:

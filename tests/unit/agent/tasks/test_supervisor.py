@@ -126,6 +126,26 @@ async def test_from_assignment_to_nothing_left(make: Callable[..., Agent]) -> No
     assert not agent.records.lives()
 
 
+async def test_an_exclusive_task_that_is_given_up_while_it_waits_for_its_permit_never_starts(
+    make: Callable[..., Agent],
+) -> None:
+    """Its agent was frozen there, and another one runs in its place by now."""
+    host = FakeHost()
+    host.fuses.slow.clear()
+    agent = make(host)
+    task = make_task()
+    task.spec.exclusive = True
+    agent.assign(task, complete=True)
+    await until(lambda: host.fuses.waiting == 1)
+    given_up = told(task, desired_state=pb.TASK_STATE_SHUTDOWN)
+    given_up.status.state = pb.TASK_STATE_ORPHANED
+    agent.assign(given_up, complete=True)
+    host.fuses.slow.set()
+    await agent.reaches(pb.TASK_STATE_SHUTDOWN)
+    await until(lambda: not host.runtime.containers)
+    assert not host.runtime.starts
+
+
 async def test_thirty_starts_overlap_but_not_all_at_once(make: Callable[..., Agent]) -> None:
     host = FakeHost()
     host.runtime.delay = 0.02
