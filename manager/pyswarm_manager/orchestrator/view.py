@@ -78,9 +78,18 @@ class View:
         usable = [
             task
             for task in slot.wanted
-            if task.spec == self.target and not is_unhealthy(task) and not self.is_away(task)
+            if task.spec == self.target
+            and not is_unhealthy(task)
+            and not self.is_away(task)
+            and not self._is_kept_out(task)
         ]
         return best(self.world, usable)
+
+    def _is_kept_out(self, task: pb.Task) -> bool:
+        """Of a global service, made just before its node was paused, which takes nothing new and keeps what runs."""
+        node = self.world.nodes.get(task.node_id)
+        paused = node is not None and node.spec.availability == spec.NODE_AVAILABILITY_PAUSE
+        return paused and task.status.state < pb.TASK_STATE_ASSIGNED
 
     def is_away(self, task: pb.Task) -> bool:
         return is_lost(self.world, task) or is_gone(self.world, task)

@@ -57,7 +57,8 @@ def leeway(view: View, rollout: pb.Rollout | None) -> Leeway:
     """`rollout`: the one being carried out, its progress up to date; None when there is none."""
     phases = {key: p.phase for key, p in by_key(rollout).items()} if rollout is not None else {}
     flying = {slot.key for slot in view.wanted if phases.get(slot.key) in IN_FLIGHT}
-    doubled = {slot.key for slot in view.wanted if _is_doubled(view, slot)} - flying
+    # A node may be paused in the middle of its turn.
+    doubled = {slot.key for slot in (*view.wanted, *view.selection.held) if _is_doubled(view, slot)} - flying
     waiting = _waiting(view, rollout, phases)
     starts, wake_at = _due(view, rollout, bool(flying))
     due = [(slot, start) for slot, start in waiting if start.made_at <= view.now]

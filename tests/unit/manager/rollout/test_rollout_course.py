@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.support import build
 from tests.support.cluster import Cluster
 
@@ -393,6 +394,31 @@ def test_global_services_are_updated_node_by_node() -> None:
     cluster.settle()
     assert cluster.rollout.state == COMPLETED and count(cluster, "v2-good") == len(cluster.living()) == 3
     assert cluster.rollout.receipt.replaced == 3
+
+
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_a_global_service_on_a_node_that_is_paused_while_it_is_updated(is_placed: bool) -> None:
+    """What was placed there goes on, and counts: it is not yet the next one's turn. What was not is given up."""
+    cluster = Cluster(1)
+    everywhere = wanted(replicas=0)
+    everywhere.mode = spec.SERVICE_MODE_GLOBAL
+    cluster.deploy(everywhere)
+    cluster.settle()
+    everywhere.task.container.image = "v2-good"
+    cluster.deploy(everywhere)
+    cluster.converge()
+    if is_placed:
+        cluster.schedule()
+    assert len(cluster.living()) == 4
+    cluster.set_availability("n1", spec.NODE_AVAILABILITY_PAUSE)
+    for _ in range(20):
+        cluster.converge()
+        assert len(cluster.living()) <= 4
+    cluster.settle()
+    assert cluster.rollout.state == COMPLETED and len(cluster.living()) == 3
+    assert {t.node_id for t in cluster.serving() if t.spec.container.image == "v1-good"} == (
+        set() if is_placed else {"n1"}
+    )
 
 
 def test_rollouts_wake_up_for_their_timers() -> None:
