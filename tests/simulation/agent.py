@@ -26,7 +26,7 @@ from tests.simulation.fuses import Fuses
 from tests.simulation.host import Host
 from tests.simulation.net import Net
 from tests.simulation.streams import CONNECT_WITHIN, Link, Server
-from tests.simulation.virtual import Party
+from tests.simulation.virtual import Party, world_time
 
 from pyswarm_agent.app_agent import Agent, Parts
 from pyswarm_agent.health.listening import PortWatch
@@ -172,6 +172,7 @@ class _Heard:
         self._seq = 0
         self._stale: wire.Fence | None = None
         self._beats: dict[float, float] = {}  # what a heartbeat says of its sending → when it was sent, by its clock
+        self._is_complete = False  # it was told a complete set
 
     def read(self, message: wire.ManagerMessage | None) -> None:
         """The next message is being read: the one before it was obeyed."""
@@ -199,6 +200,8 @@ class _Heard:
         if message.HasField("heartbeat"):
             self._beats[message.heartbeat.sent_at] = self._host.boot_time()
         elif message.HasField("applied"):
+            if self._is_complete:
+                self._host.confirmed_at = world_time()
             for task_id, leaves in self._by_seq.get(message.applied.seq, {}).items():
                 if leaves and self._by_seq[self._seq].get(task_id, True):
                     self._host.left[task_id] = None
@@ -206,7 +209,7 @@ class _Heard:
     def _endpoints(self, update: wire.EndpointUpdate) -> None:
         if update.complete:
             self._told = {}
-            self._host.is_told = True
+            self._host.is_told = self._is_complete = True
         for service in update.services:
             self._told[service.service_id] = {
                 endpoint.task_id: endpoint.state == ep.ENDPOINT_STATE_LEAVING

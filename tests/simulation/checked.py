@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.simulation.calm import Calm
+from tests.simulation.checks.prompt import Prompt
+from tests.simulation.checks.rollouts import RolloutChecks
 from tests.simulation.checks.stored import StoredChecks
 from tests.simulation.checks.sweep import Sweep
 from tests.simulation.checks.taken import TakenChecks
@@ -25,9 +27,11 @@ class Checked:
         self.calm = Calm()
         stored = StoredChecks(cluster.truth, cluster.findings, cluster.hosts)
         TakenChecks(cluster.truth, cluster.findings, cluster.hosts)
+        RolloutChecks(cluster.truth, cluster.findings)
         cluster.watcher.released_at = stored.released_at
         cluster.writers.hurt = self.calm.hurt
         sweep = Sweep(cluster, self.calm, self._is_managed)
+        prompt = Prompt(cluster, self._is_managed)
         self.traffic = Traffic(cluster, self.calm, sweep)
         self.user = User(cluster, stored)
         for host in cluster.hosts.values():
@@ -36,7 +40,7 @@ class Checked:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         loop.on_spin = self._spins
-        self._running = [asyncio.ensure_future(work) for work in (sweep.run(), self.traffic.run())]
+        self._running = [asyncio.ensure_future(work) for work in (sweep.run(), prompt.run(), self.traffic.run())]
 
     def close(self) -> None:
         for task in self._running:

@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from tests.simulation.net import Net
-from tests.simulation.virtual import Party, later
+from tests.simulation.virtual import Party, later, world_time
 
 from pyswarm_core.errors import OutcomeUnknown, StoreUnavailable
+from pyswarm_core.kinds import MESSAGES, PREFIX
 from pyswarm_core.store.base import Compare, Entry, Event, Listing, Op, TxnResult, WatchBatch, check_txn
 from pyswarm_core.store.memory import MemoryStore
+from pyswarm_manager.api.admissions import GUARD_KEY
 
 T = TypeVar("T")
 
@@ -123,7 +125,19 @@ class Trouble:
         self.lost_answer = 0.0
         self.late_request = 0.0  # the answer is given up, and the write arrives later
         self.slow = 0.0  # the longest that a call may take more
+        self.lost_writes = 0  # how many of the next writes of objects nobody hears of, most of which do not happen
+        self.of_user = False  # those are the user's, not the leader's
         self.stalled: set[str] = set()  # hosts whose watches stand still, without a word
+
+    def takes(self, ops: Sequence[Op]) -> bool:
+        """It is one of those that are lost."""
+        keys = [op.key for op in ops]
+        if not self.lost_writes or (GUARD_KEY in keys) is not self.of_user:
+            return False
+        if not any(key.startswith(PREFIX) and key.split("/")[3] in MESSAGES for key in keys):
+            return False
+        self.lost_writes -= 1
+        return True
 
 
 class Client:
@@ -144,6 +158,7 @@ class Client:
         self._order = [*members.hosts[own:], *members.hosts[:own]]
         self.is_cut_off = False  # this process reaches no member, though its host does
         self.late_for = 0.0  # its writes arrive at least so many seconds late, and it hears no answer
+        self.hindered_at = -1e9  # simulated seconds: when it last did not get at once what it asked for
         self.before_write: Callable[[Sequence[Op]], None] = lambda ops: None
         self.after_write: Callable[[Sequence[Op]], None] = lambda ops: None
         self.judge: Callable[[Sequence[Compare], Sequence[Op]], Callable[[TxnResult], None]] = lambda compares, ops: (
@@ -171,6 +186,10 @@ class Client:
             verdict(result)
             return result
 
+        if self._trouble.takes(ops):
+            if self._rng.random() < 0.25:
+                await self._write(happen)
+            await self._lose(self._now() + self._rng.uniform(0.05, 1.0))
         result = await self._write(happen)
         self.after_write(ops)
         self._party.check()
@@ -201,7 +220,7 @@ class Client:
             member = self._order[0]
             if not self._reaches(member) or not self._members.serves(member):
                 told(False)
-                self._rotate()
+                self._hinder()
                 await asyncio.sleep(min(0.05 * 2**failures, 1.0))
                 self._party.check()
                 failures = min(failures + 1, 10)
@@ -228,7 +247,7 @@ class Client:
                 unwatch()
                 tail.close()
             told(False)
-            self._rotate()
+            self._hinder()
 
     # ---- inside ----
 
@@ -244,9 +263,9 @@ class Client:
                 if self._reaches(member):
                     self._party.check()
                     return result
+            self._hinder()
             await asyncio.sleep(max(0.0, min(2.0, deadline - self._now())))
             self._party.check()
-            self._rotate()
 
     async def _write(self, call: Callable[[], T]) -> T:
         deadline = self._now() + CALL_WITHIN
@@ -280,6 +299,7 @@ class Client:
     async def _lose(self, until: float) -> None:
         await asyncio.sleep(max(0.0, until - self._now()))
         self._party.check()
+        self.hindered_at = world_time()
         raise OutcomeUnknown("etcd did not say whether the write happened: read again before repeating it")
 
     async def _member(self, deadline: float) -> str:
@@ -296,14 +316,16 @@ class Client:
                 await asyncio.sleep(min(0.02 * 2**failures, 0.5) * self._rng.uniform(0.5, 1.0))
             self._party.check()
             failures += 1
-            self._rotate()
+            self._hinder()
             if self._now() >= deadline:
                 raise StoreUnavailable("etcd cannot be reached, or has no quorum")
 
     def _reaches(self, member: str) -> bool:
         return self._members.is_alive(member) and self._net.linked(self._host, member) and not self.is_cut_off
 
-    def _rotate(self) -> None:
+    def _hinder(self) -> None:
+        """The next member is asked instead."""
+        self.hindered_at = world_time()
         self._order.append(self._order.pop(0))
 
     async def _pause(self, source: str, target: str) -> None:

@@ -88,6 +88,9 @@ class Troubles:
     starts_fail: int = 0
     work_slow: float = 0.0
 
+    def any(self) -> bool:
+        return self != Troubles()
+
 
 class Host:
     def __init__(self, name: str, number: int, trace: Trace, watcher: Watcher, rng: random.Random) -> None:
@@ -118,6 +121,8 @@ class Host:
         self.late: dict[str, int] = {}  # address → new connections after its redirect
         self.resets: dict[str, int] = {}
         self.left: dict[str, None] = {}  # own tasks that the agent has confirmed to take no new connections
+        self.ill_until: dict[str, float] = {}  # service → simulated seconds: what it needs is away
+        self.confirmed_at = -1e9  # simulated seconds: the last endpoint update, in a session with a complete set
         self.is_told = False  # its agent, in this life, of all endpoints
         self.on_start: Callable[[Host], None] = lambda host: None
         self.newest_fence = wire.Fence()  # that any of its agents has taken
@@ -168,6 +173,7 @@ class Host:
                 later(rng.uniform(1, 30), self.end, container, 0)
         slow = rng.uniform(0.1, 8.0) if container.kind == "slow" else rng.uniform(0.0, 0.3)
         self.on_start(self)
+        container.sick_until = max(container.sick_until, self.ill_until.get(container.request.service_name, 0.0))
         container.fit_at = float("inf") if container.kind == "sick" else world_time() + slow
 
     def stop(self, container: Container, signal: str) -> None:

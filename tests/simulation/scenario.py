@@ -18,6 +18,7 @@ FAULTS = {
     "a member is killed": 3,
     "etcd loses its quorum": 2,
     "etcd loses answers": 4,
+    "writes are lost": 10,
     "etcd is slow": 3,
     "a watch stands still": 3,
     "history is compacted": 4,
@@ -43,6 +44,7 @@ FAULTS = {
     "a container dies": 6,
     "a container dies while it drains": 4,
     "a container falls ill": 7,
+    "a service falls ill": 4,
     "a registry is away": 2,
     "images are slow": 2,
     "a kernel refuses": 2,
@@ -64,7 +66,11 @@ ACTIONS = {
     "remove a network": 2,
     "remove a node": 2,
     "two at once": 4,
+    "change one's mind": 8,
 }
+# While etcd does not say what has become of a write, somebody is to write: soon after these faults begin.
+UNSURE, SOON = ("etcd loses answers", "writes are lost", "a member is killed"), 8.0  # seconds
+CHANGES = {"update": 4, "scale": 3, "deploy": 2, "remove": 2, "change one's mind": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,9 @@ def make(seed: int, hours: float) -> tuple[Step, ...]:
     actions = [rng.uniform(FIRST, FIRST + length) for _ in range(round(PER_HOUR * hours))]
     steps = [Step(at, rng.choices(list(FAULTS), list(FAULTS.values()))[0], rng.getrandbits(32)) for at in faults]
     steps += [Step(at, rng.choices(list(ACTIONS), list(ACTIONS.values()))[0], rng.getrandbits(32)) for at in actions]
+    for at in [step.at for step in steps if step.what in UNSURE for _ in range(2)]:
+        what = rng.choices(list(CHANGES), list(CHANGES.values()))[0]
+        steps.append(Step(at + rng.uniform(0.0, SOON), what, rng.getrandbits(32)))
     return tuple(sorted(steps, key=lambda step: (step.at, step.number)))
 
 

@@ -156,6 +156,10 @@ class Link:
     def is_over(self) -> bool:
         return self._agent_over and self._manager_over
 
+    @property
+    def is_whole(self) -> bool:
+        return not (self._agent_over or self._manager_over)
+
     # ---- the agent's end ----
 
     async def write(self, message: wire.AgentMessage) -> None:

@@ -52,6 +52,7 @@ class User:
             "remove a network": self.remove_network,
             "remove a node": self.remove_node,
             "two at once": self.two_at_once,
+            "change one's mind": self.change_mind,
         }
 
     # ---- services ----
@@ -98,6 +99,16 @@ class User:
         version = service.version if rng.random() < 0.3 else 0
         request = control.UpdateServiceRequest(ref=wanted.name, version=version, spec=wanted, resolve_image=True)
         self._acknowledged(await self._call(rng, lambda c: c.UpdateService(request, self._context)))
+
+    async def change_mind(self, rng: random.Random) -> None:
+        """Another change of a service whose last one is still under way."""
+        service = self._some_service(rng, "")
+        if service is None:
+            return
+        name = service.spec.name
+        for _ in range(rng.choice((2, 2, 3))):
+            await self.update(rng, name=name)
+            await asyncio.sleep(rng.choice((0.05, 0.3, 1.0, 3.0)))
 
     async def change_image(self, name: str, image: str, rng: random.Random) -> None:
         service = self._some_service(rng, name)

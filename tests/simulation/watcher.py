@@ -75,7 +75,7 @@ class HostWatcher:
             self._findings.add(
                 "what serves is stopped only when it is released", f"{task_id} gets {signal} on {host.name}", task_id
             )
-        elif task.desired_state < pb.TASK_STATE_SHUTDOWN and container.kind not in ("sick", "flaky", "slow"):
+        elif task.desired_state < pb.TASK_STATE_SHUTDOWN and not _may_be_given_up(container):
             self._findings.add("what nobody told to stop runs on", f"{task_id} gets {signal} on {host.name}", task_id)
 
     def _grace(self, host: Host, container: Container, signal: str) -> None:
@@ -162,3 +162,8 @@ class HostWatcher:
             f"the manager on {manager} wrote {', '.join(keys[:4])}",
             *(key.rpartition("/")[2] for key in keys),
         )
+
+
+def _may_be_given_up(container: Container) -> bool:
+    """Its probe may not have passed in the time that it had."""
+    return container.kind in ("sick", "flaky", "slow") or container.sick_until > 0

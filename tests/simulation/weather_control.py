@@ -133,6 +133,12 @@ class ControlWeather(Spells):
 
         self._last(rng.uniform(3, 30), mend)
 
+    def lose_writes(self, rng: random.Random) -> None:
+        """A few, one after the other, and nothing else: whoever leads goes on leading, and nobody is looked at anew."""
+        trouble = self._cluster.trouble
+        trouble.lost_writes, trouble.of_user = rng.choice((1, 1, 3, 4, 6)), rng.random() < 0.4
+        self._last(20.0, lambda: setattr(trouble, "lost_writes", 0))
+
     def slow_store(self, rng: random.Random) -> None:
         self._cluster.trouble.slow = rng.choice((0.05, 0.3, 1.5))
         self._last(rng.uniform(3, 30), lambda: setattr(self._cluster.trouble, "slow", 0.0))

@@ -13,6 +13,7 @@ from tests.simulation.user import HOST as USER
 from tests.simulation.virtual import later, world_time
 
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
 
 _FOR_A_PERMIT = (12.0, 20.0, 28.0, 34.0, 50.0, 70.0)  # seconds: a permit is over after 15, and the leader's for it 30
 
@@ -23,6 +24,7 @@ class HostWeather(Spells):
     def __init__(self, cluster: Cluster, calm: Calm) -> None:
         super().__init__(cluster, calm)
         self._at_leave: Callable[[pb.Task], None] | None = None
+        self._at_release = False  # not when it is told to leave
         cluster.truth.listeners.append(self._leaves)
 
     # ---- the network ----
@@ -214,8 +216,8 @@ class HostWeather(Spells):
         return found is not None
 
     def kill_draining(self, rng: random.Random) -> bool:
-        """The next that is told to leave, before or while its connections are waited for."""
-        after = rng.choice((0.0, 0.02, 0.3, 1.0))
+        """The next that is told to leave, or that is released: before or while its connections are waited for."""
+        after, self._at_release = rng.choice((0.0, 0.02, 0.3, 1.0)), rng.random() < 0.6
 
         def look(task: pb.Task) -> None:
             host = next((one for one in self._cluster.hosts.values() if one.node_id == task.node_id), None)
@@ -235,7 +237,7 @@ class HostWeather(Spells):
     def _leaves(self, kind: str, object_id: str, old: object, new: object) -> None:
         if self._at_leave is None or not isinstance(new, pb.Task) or not isinstance(old, pb.Task):
             return
-        if new.leaving and not old.leaving:
+        if (new.released and not old.released) if self._at_release else (new.leaving and not old.leaving):
             self._at_leave(new)
 
     def sicken(self, rng: random.Random) -> bool:
@@ -247,6 +249,34 @@ class HostWeather(Spells):
             self._note(f"a container on {host.name} falls ill", container.request.task_id)
             self._last(seconds, lambda: None, hurts=True)
         return found is not None
+
+    def sicken_service(self, rng: random.Random) -> bool:
+        """What it needs is away: none of its containers is well, and none that takes their place. More often than not
+        a service whose policy gives it none, where there is one: what is ill then stays."""
+        probed = [
+            service.spec
+            for service in self._cluster.truth.services.values()
+            if service.spec.task.container.HasField("probe")
+        ]
+        lasting = [one for one in probed if one.task.restart.condition == spec.RESTART_CONDITION_NONE]
+        chosen = lasting if lasting and rng.random() < 0.7 else probed
+        if not chosen:
+            return False
+        name, seconds = rng.choice(sorted(one.name for one in chosen)), rng.choice((15.0, 30.0, 60.0))
+        self._note(f"all of {name} falls ill")
+        until = world_time() + seconds
+        for host in self._cluster.hosts.values():
+            host.ill_until[name] = until
+            for container in host.containers.values():
+                if container.request.service_name == name:
+                    container.sick_until = max(container.sick_until, until)
+
+        def mend() -> None:
+            for host in self._cluster.hosts.values():
+                host.ill_until.pop(name, None)
+
+        self._last(seconds, mend, hurts=True)
+        return True
 
     def fail_images(self, rng: random.Random) -> None:
         troubles = self._some_host(rng).troubles

@@ -13,6 +13,7 @@ from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
+CONFIRMED = 30.0  # seconds: what a leader needs to store what a node has confirmed, when etcd is slow
 LATE = 5.0  # seconds: what a leader may be behind when it places a task
 
 
@@ -76,6 +77,13 @@ class TakenChecks:
 
     def _serves(self, host: Host, node: pb.Node) -> None:
         """A node takes part only when it has everything."""
+        now = world_time()
+        if now - host.confirmed_at > CONFIRMED:
+            self._findings.add(
+                "a node that returns serves only when it has a complete set",
+                f"{host.name} has confirmed none",
+                node.id,
+            )
         known = host.state.services if host.state is not None else {}
         for service in self._truth.services.values():
             old = any(

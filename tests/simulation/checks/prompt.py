@@ -1,0 +1,247 @@
+"""What is done at once where nothing stands in the way: looked at once a simulated second, also while faults go on.
+
+The world that is left when all faults have ended hides what was late: somebody has come by since and repaired it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tests.simulation.checks.quiet import Quiet
+from tests.simulation.checks.words import is_over, is_wanted, serves
+from tests.simulation.cluster import Cluster
+from tests.simulation.virtual import world_time
+
+from pyswarm_agent.tasks.machine import is_untold
+from pyswarm_core import kinds
+from pyswarm_core.kinds import Stored
+from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_core.v1 import spec_pb2 as spec
+from pyswarm_manager import planners
+from pyswarm_manager.plan import Plan, Put
+from pyswarm_manager.scheduler.constraints import matches
+
+# Seconds.
+DONE = 8.0  # what the leader sees that it has to do
+TOLD = 5.0  # what an agent knows
+APPLIED = 4.0  # what is stored of endpoints
+NOTICED = 8.0  # an end
+SET = 100.0  # after somebody has set the leader's clock: timers run on by the time that was left
+
+_ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
+_STOPPED = (pb.TASK_STATE_COMPLETE, pb.TASK_STATE_FAILED, pb.TASK_STATE_SHUTDOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Something that is not right. `key`: what it is, as long as that is the same; `longest`: how long it may be so."""
+
+    invariant: str
+    text: str
+    longest: float
+    key: object
+    about: tuple[str, ...]
+
+
+class Prompt:
+    def __init__(self, cluster: Cluster, is_managed: Callable[[], bool]) -> None:
+        self._cluster = cluster
+        self._truth = cluster.truth
+        self._findings = cluster.findings
+        self._names = {host.node_id: name for name, host in cluster.hosts.items()}
+        self._quiet = Quiet(cluster, is_managed)
+        self._since: dict[object, float] = {}
+        self._planners = planners.real()
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._quiet.look()
+            await asyncio.sleep(1.0)
+            self._quiet.look()
+            self._copies()
+            now, since = world_time(), self._since
+            self._since = {}
+            for late in self._all():
+                began = self._since[late.invariant, late.key] = since.get((late.invariant, late.key), now)
+                if now - began > late.longest:
+                    self._findings.add(late.invariant, f"{late.text}, since {began:.0f}", *late.about)
+
+    def _all(self) -> Iterator[Late]:
+        led_for, is_retried = self._quiet.led_for(), self._quiet.is_retried()
+        if is_retried:
+            yield from self._plans()
+            yield from self._slots()
+            yield from self._overtaken()
+            yield from self._drained()
+        for name in self._cluster.hosts:
+            if min(led_for, self._quiet.host_for(name)) > TOLD:
+                yield from self._endpoints(name)
+                if is_retried:
+                    yield from self._known(name)
+
+    # ---- the managers' ----
+
+    def _copies(self) -> None:
+        """A manager that has heard of everything has what is stored."""
+        truth = self._truth
+        for manager in self._cluster.managers.values():
+            if manager.core.cache.revision < truth.revision:
+                continue
+            for what in ("services", "tasks", "nodes", "networks", "rollouts"):
+                stored, known = _versions(getattr(truth, what)), _versions(getattr(manager.core.world, what))
+                if stored != known:
+                    differ = sorted(key for key, _ in stored.items() ^ known.items())
+                    text = f"the manager on {manager.host.name} is wrong about {len(differ)} {what}: {differ[:4]}"
+                    self._findings.add("a manager's copy is what is stored", text, *differ)
+
+    def _plans(self) -> Iterator[Late]:
+        """Whatever the planners find that is to be done is done: no wake, timer or failed attempt was forgotten."""
+        leader = self._quiet.leader
+        assert leader is not None and leader.core.term is not None
+        if world_time() - leader.host.jumped_at < SET:
+            return
+        truth, acks, now = self._truth, leader.core.term.dispatcher.acks, leader.host.now()
+        plans: list[tuple[str, Plan]] = [("", self._planners.assign(truth, now))]
+        plans.append(("", self._planners.drain(truth, acks, now)))
+        for service_id in sorted({*truth.services, *(task.service_id for task in truth.tasks.values())}):
+            plans.append((service_id, self._planners.allocate(truth, service_id, now)))
+            plans.append((service_id, self._planners.converge(truth, acks, service_id, now, random.Random(0))))
+        for service_id, plan in plans:
+            if gist := _gist(plan):
+                about = (service_id, *(task_id for _, _, task_id, _ in gist if task_id))
+                text = f"{'; '.join(plan.notes) or [line[:3] for line in gist]}"
+                yield Late("what is to be done is done", text, DONE, gist, about)
+
+    def _slots(self) -> Iterator[Late]:
+        """A slot has a task, when nothing was given up and the policy allows any number; it may wait for its start."""
+        for service in self._truth.services.values():
+            rollout = self._truth.rollouts.get(service.rollout_id)
+            restart = service.spec.task.restart
+            if service.removing or rollout is None or rollout.state in _ACTIVE:
+                continue
+            if restart.max_attempts or restart.condition != spec.RESTART_CONDITION_ANY:
+                continue
+            tasks = self._truth.tasks_of_service(service.id)
+            if any(task.status.state == pb.TASK_STATE_REJECTED or task.spec.restart != restart for task in tasks):
+                continue  # what could not be prepared is not made again at once; and older versions, older policies
+            filled = {task.slot or task.node_id for task in tasks if is_wanted(task) and not is_over(task)}
+            if service.spec.mode == spec.SERVICE_MODE_GLOBAL:
+                lacking = len(self._places(service) - filled)
+            else:
+                lacking = service.spec.replicas - len(filled)
+            if lacking > 0:
+                text = f"{service.spec.name} lacks {lacking} tasks; {sorted(map(str, filled))} are filled"
+                yield Late("an empty slot is filled", text, DONE, (service.id, lacking), (service.id,))
+
+    def _places(self, service: pb.Service) -> set[int | str]:
+        """The nodes that a global service is to be on."""
+        constraints = service.spec.task.placement.constraints
+        return {
+            node.id
+            for node in self._truth.nodes.values()
+            if node.state == pb.NODE_STATE_READY
+            and node.spec.availability == spec.NODE_AVAILABILITY_ACTIVE
+            and matches(constraints, node)
+        }
+
+    def _overtaken(self) -> Iterator[Late]:
+        for rollout in self._truth.rollouts.values():
+            service = self._truth.services.get(rollout.service_id)
+            if service is not None and service.rollout_id != rollout.id and rollout.state in _ACTIVE:
+                text = f"{rollout.service_name} has another rollout, and {rollout.id} goes on"
+                yield Late("an overtaken rollout ends", text, DONE, rollout.id, (rollout.id, service.id))
+
+    def _drained(self) -> Iterator[Late]:
+        """While a drained node has a task of a service, something of that service is on its way."""
+        for node in self._truth.nodes.values():
+            if node.spec.availability != spec.NODE_AVAILABILITY_DRAIN or node.state != pb.NODE_STATE_READY:
+                continue
+            for task in self._truth.tasks_of_node(node.id):
+                service = self._truth.services.get(task.service_id)
+                if service is None or service.removing or is_over(task) or not is_wanted(task):
+                    continue
+                rollout = self._truth.rollouts.get(service.rollout_id)
+                if rollout is not None and rollout.state in _ACTIVE:
+                    continue
+                if service.spec.mode == spec.SERVICE_MODE_GLOBAL or not self._moves(service):
+                    text = f"{node.id} is drained and keeps {task.service_name}.{task.slot} {task.id}"
+                    about = (task.id, node.id, service.id)
+                    yield Late("a drained node's tasks begin to leave", text, DONE, (node.id, service.id), about)
+
+    def _moves(self, service: pb.Service) -> bool:
+        tasks = [task for task in self._truth.tasks_of_service(service.id) if not is_over(task)]
+        slots = {task.slot for task in tasks}
+        return len(tasks) > len(slots) or not all(serves(task, self._truth.nodes) for task in tasks)
+
+    # ---- the hosts' ----
+
+    def _endpoints(self, name: str) -> Iterator[Late]:
+        """What is stored of a task is in the balancers soon: none sends to one that is not healthy."""
+        host, truth = self._cluster.hosts[name], self._truth
+        node = truth.nodes.get(host.node_id)
+        if node is None or host.state is None:
+            return
+        fit = {
+            address.address
+            for task in truth.tasks.values()
+            if serves(task, truth.nodes)
+            for address in task.addresses
+        }  # fmt: skip
+        for service in host.state.services.values():
+            if service.service_id.startswith("host:"):
+                continue
+            for address in service.backends:
+                if address not in fit:
+                    text = f"{name} sends to {address} of {service.name}, which is stored as not serving"
+                    about = (service.service_id, host.node_id)
+                    yield Late("what is stored of endpoints is applied", text, APPLIED, (name, address), about)
+
+    def _known(self, name: str) -> Iterator[Late]:
+        """What happens to a container is noticed by its agent; what an agent knows is stored."""
+        host, process = self._cluster.hosts[name], self._quiet.agent(name)
+        assert process is not None and process.agent is not None
+        now = world_time()
+        for task_id, container in host.containers.items():
+            task = self._truth.tasks.get(task_id)
+            if task is None or task.node_id != host.node_id:
+                continue
+            if container.exit is not None and not is_over(task):
+                text = f"the container of {task_id} on {name} has ended"
+                yield Late("an end is told of", text, NOTICED, task_id, (task_id,))
+            if container.running and task.status.state in _STOPPED:
+                text = f"the container of {task_id} on {name} runs"
+                yield Late("what is stored as over does not run", text, NOTICED, task_id, (task_id,))
+            probe = task.spec.container.probe
+            ill = container.running and now < container.sick_until and container.kind != "flaky"
+            if ill and task.spec.container.HasField("probe") and serves(task, self._truth.nodes):
+                longest = (probe.retries + 1) * probe.interval + TOLD
+                text = f"{task_id} on {name} fails its probe"
+                yield Late("a task that falls ill is told of", text, longest, task_id, (task_id,))
+        for task_id, life in process.agent.tasks.lives().items():
+            task = self._truth.tasks.get(task_id)
+            if task is None or task.node_id != host.node_id or life.gone or is_over(task) or is_untold(life):
+                continue  # of what has ended a host that has lost its journal may tell another end
+            known, stored = life.status, task.status
+            if known.state > stored.state or (known.state == stored.state and known.health != stored.health):
+                text = f"{name} knows that {task_id} is {pb.TaskState.Name(known.state)}, health {known.health}"
+                yield Late(
+                    "what an agent knows is stored", text, TOLD, (task_id, known.state, known.health), (task_id,)
+                )
+
+
+def _versions(objects: Mapping[str, Stored]) -> dict[str, int]:
+    return {object_id: stored.version for object_id, stored in objects.items()}
+
+
+def _gist(plan: Plan) -> tuple[tuple[str, str, str, int], ...]:
+    """What it writes, of what has been there; of what it makes, in which place."""
+    lines = []
+    for write in (write for step in plan.steps for write in step):
+        message, verb = write.message, "put" if isinstance(write, Put) else "delete"
+        object_id = message.id if message.version else ""
+        place = f" {message.slot} {message.node_id}" if isinstance(message, pb.Task) else ""
+        lines.append((verb, kinds.KIND_OF[type(message)] + place, object_id, message.version))
+    return tuple(sorted(lines))
