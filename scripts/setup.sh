@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages=(python3-venv etcd-server conmon catatonit skopeo buildah golang-github-containers-common nftables
   conntrack iproute2 procps util-linux docker-registry busybox-static prometheus
-  mmdebstrap openssh-client curl)
+  mmdebstrap openssh-client curl faketime)
 
 stamp=.setup.stamp
 want=$(sha256sum pyproject.toml scripts/setup.sh | sha256sum)

@@ -42,7 +42,9 @@ class Exclusive:
         self._lives = lives
         self._feed = feed
         self._clock = clock
-        self._permit = fuses.permit()
+        found = fuses.permit()
+        # One that is over tells nothing; one of another boot may be of a later time than all that follow.
+        self._permit = found if found.is_valid(clock()) else Permit()
         self._renewed = asyncio.Event()
         self._any = asyncio.Event()  # such a task may run here
 

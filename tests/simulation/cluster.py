@@ -93,7 +93,7 @@ class Cluster:
         client.after_write = lambda ops: self._write_point(manager, True, ops)
         self.managers[name] = manager
         server = self.servers[manager.address] = Server(name, party, manager.core.dispatcher)
-        server.leads = manager.truly_leads
+        server.may_permit = lambda to: manager.truly_leads() and not self._is_down(to)
         server.permitted_late = lambda to: self.writers.permits(name, to)
         self.trace.add(f"the manager on {name} starts")
         party.spawn(manager.run()).add_done_callback(lambda task: self._manager_ended(manager, task))
@@ -102,6 +102,10 @@ class Cluster:
         """Of what is stored; not of leases and keys of presence, which are written all the time."""
         if any(op.key.split("/")[3] in MESSAGES for op in ops if op.key.startswith(PREFIX)):
             self.at_manager_write(manager, after)
+
+    def _is_down(self, name: str) -> bool:
+        node = self.truth.nodes.get(self.hosts[name].node_id)
+        return node is not None and node.state == pb.NODE_STATE_DOWN
 
     def kill_manager(self, name: str) -> None:
         manager = self.managers.pop(name, None)

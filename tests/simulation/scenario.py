@@ -39,6 +39,7 @@ FAULTS = {
     "two hosts lose each other": 2,
     "a writer is cut off": 4,
     "a writer's agent is frozen": 3,
+    "a writer's agent is back as it is given up": 3,
     "a writer stays with an old leader": 2,
     "a fuse dies": 2,
     "a container dies": 6,

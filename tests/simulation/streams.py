@@ -124,8 +124,8 @@ class Server:
         self.party = party
         self.servicer = servicer
         self.refuses = False  # new streams
-        self.leads: Callable[[], bool] = lambda: True  # whatever it believes
-        self.permitted_late: Callable[[str], None] = lambda host: None  # told of a permit by one that did not lead
+        self.may_permit: Callable[[str], bool] = lambda host: True  # at this moment, whatever it believes
+        self.permitted_late: Callable[[str], None] = lambda host: None  # told of a permit that was not to be
 
 
 class Link:
@@ -142,7 +142,7 @@ class Link:
         self._down = Pipe(net, server.host, host, wire.ManagerMessage)
         self._suspect: dict[str, asyncio.TimerHandle] = {}
         self._agent_over = self._manager_over = False
-        self._led = True  # the manager did, when it heard the last heartbeat
+        self._may = True  # the manager was to give a permit, when it heard the last heartbeat
         self.on_read: Callable[[wire.ManagerMessage | None], None] = lambda message: None
         self.on_write: Callable[[wire.AgentMessage], None] = lambda message: None
         self._unwatch = net.watch(self._review)
@@ -187,13 +187,13 @@ class Link:
             if message is None:
                 return
             if message.HasField("heartbeat"):
-                self._led = self._server.leads()
+                self._may = self._server.may_permit(self._host)
             yield message
 
     async def _serve(self, certificate: bytes) -> None:
         try:
             async for message in self._server.servicer.Session(self._requests(), Context(certificate)):  # type: ignore[arg-type]
-                if message.HasField("heartbeat_ack") and message.heartbeat_ack.permit and not self._led:
+                if message.HasField("heartbeat_ack") and message.heartbeat_ack.permit and not self._may:
                     self._server.permitted_late(self._host)
                 await self._down.put(message)
             await self._down.put(None)

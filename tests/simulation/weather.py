@@ -48,6 +48,7 @@ class Weather(ControlWeather, HostWeather):
             "two hosts lose each other": self.cut_pair,
             "a writer is cut off": self.cut_writer,
             "a writer's agent is frozen": self.freeze_writer,
+            "a writer's agent is back as it is given up": self.return_writer,
             "a writer stays with an old leader": self.strand_writer,
             "a fuse dies": self.kill_fuse,
             "a container dies": self.kill_container,

@@ -79,6 +79,33 @@ class HostWeather(Spells):
             self._freeze(agent.party, rng.choice(_FOR_A_PERMIT), hurts=True)
         return agent is not None
 
+    def return_writer(self, rng: random.Random) -> bool:
+        """The agent of an exclusive task is frozen until its tasks are just being given up, while etcd is slow."""
+        name = self._some_writer(rng)
+        agent = self._cluster.agents.get(name or "")
+        if agent is None:
+            return False
+        self._freeze(agent.party, 60.0, hurts=True)
+        node_id, listeners, trouble = agent.host.node_id, self._cluster.truth.listeners, self._cluster.trouble
+        slow = rng.choice((0.0, 0.3, 1.0))
+
+        def look(kind: str, object_id: str, old: object, new: object) -> None:
+            if object_id != node_id or not isinstance(new, pb.Node) or not isinstance(old, pb.Node):
+                return
+            if new.permit_over and not old.permit_over and agent.party.frozen:
+                self._note(f"{agent.party.name} goes on", node_id)
+                agent.party.thaw()
+                self._cluster.net.changed()
+                trouble.slow = slow
+
+        def over() -> None:
+            listeners.remove(look)
+            trouble.slow = 0.0
+
+        listeners.append(look)
+        self._last(45.0, over, hurts=True)
+        return True
+
     def kill_fuse(self, rng: random.Random) -> bool:
         """While there is an agent to make another: nobody else could. If that is gone by then, the container ends with
         them, for nobody could end it any more (docs/adr/0014)."""

@@ -7,16 +7,20 @@ the new one's lease lasts, whatever is written of tasks, rollouts and nodes woul
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pyswarm_core.membership.member import ETCD_PORT
+from pyswarm_cli.lab import host as lab_hosts
+from pyswarm_core.membership.member import API_PORT, ETCD_PORT
+from tests.integration.ha.faults import WORKER, first_of
 from tests.integration.ha.ha_lab import PORT, HaLab, clean, new_running
 from tests.integration.ha.witness import Witness
-from tests.support.lab import SOAK
+from tests.support.lab import SOAK, eventually
 
 pytestmark = pytest.mark.lab
 
@@ -96,3 +100,44 @@ def test_it_writes_nothing(lab: HaLab, witness: Witness, report: Path, way: str,
     clean(seen)
     # It follows, and serves the API as any other.
     assert {n["hostname"]: n["manager_status"] for n in lab.json("node", "ls")}[old] in ("reachable", "leader")
+
+
+@contextlib.contextmanager
+def old_leader(lab: HaLab, host: str) -> Iterator[subprocess.Popen[str]]:
+    """In the place of the manager of this host."""
+    where = lab.layout.host(host)
+    script = Path(__file__).with_name("old_leader.py")
+    words = [sys.executable, str(script), f"{where.address}:{API_PORT}", "/etc/pyswarm/tls"]
+    process = subprocess.Popen(
+        lab_hosts.enter(lab.layout, where, words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.communicate(timeout=30)
+
+
+@pytest.mark.timeout(200)
+def test_it_is_not_obeyed(lab: HaLab, witness: Witness) -> None:
+    """An agent that has heard of a newer term ends the session, whatever it is told."""
+    lab.deploy_web(4)
+    worker, log = lab.layout.host(WORKER), lab.layout.host(WORKER).log / "agent.log"
+    held = {t.id: first_of(t.id) for t in witness.tasks_of("web") if t.node_id == worker.node_id}
+    assert held and all(held.values())
+    said = log.stat().st_size
+    managers = [h.name for h in lab.layout.managers]
+    for name in managers:
+        lab.kill(name, "manager")
+    try:
+        with old_leader(lab, managers[0]) as process:
+            assert process.stdout is not None
+            heard = (line.strip() for line in process.stdout)
+            assert next(heard) == "ready"
+            assert worker.node_id in heard, "it ended before the worker's agent came"
+            eventually(lambda: "which is older than" in log.read_text(errors="replace")[said:], "the agent's refusal")
+            assert {task_id: first_of(task_id) for task_id in held} == held
+    finally:
+        for name in managers:
+            lab.start(name, "manager")
+    lab.settle(witness)
+    assert {task_id: first_of(task_id) for task_id in held} == held

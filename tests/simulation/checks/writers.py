@@ -75,8 +75,9 @@ class Writers:
             )
 
     def permits(self, manager: str, host: str) -> None:
-        """A manager has answered a heartbeat with a permit, and did not lead when it took the decision."""
-        self._findings.add("only who is certain to lead gives permits", f"{manager} gave one to {host}")
+        """A manager has answered a heartbeat with a permit, and when it heard that it did not lead, or the node was
+        down."""
+        self._findings.add("permits are the leader's, for nodes that are not down", f"{manager} gave one to {host}")
 
     def look(self) -> None:
         """Once a second."""

@@ -5,26 +5,27 @@ from __future__ import annotations
 from dataclasses import replace as with_fields
 from typing import Any
 
+from tests.simulation.faults.loops import Proxy
 from tests.simulation.faults.planted import fault, replace
 
-from pyswarm_agent import session as agent_session
 from pyswarm_agent.exclusive import Exclusive
 from pyswarm_agent.tasks import machine, successor
 from pyswarm_core.v1 import objects_pb2 as pb
+from pyswarm_manager import term as leader_term
 from pyswarm_manager.dispatcher import term
-from pyswarm_manager.orchestrator import exclusive, settle
+from pyswarm_manager.orchestrator import settle
 
 
 @fault("exclusive")
 def a_leader_that_is_not_certain_gives_permits() -> None:
     def make(before: Any) -> Any:
-        def init(self: Any, *given: Any, **options: Any) -> None:
-            before(self, *given, **options)
-            self._is_certain = lambda: True
+        def init(self: Any, leadership: Any, *given: Any, **options: Any) -> None:
+            before(self, leadership, *given, **options)
+            self.dispatcher._is_certain = lambda: not leadership.lost.is_set()
 
         return init
 
-    replace(term.Term, "__init__", make)
+    replace(leader_term.LeaderTerm, "__init__", make)
 
 
 @fault("exclusive")
@@ -40,20 +41,21 @@ def a_node_that_is_down_gets_permits() -> None:
 
 @fault("exclusive")
 def a_permit_counts_from_the_answer() -> None:
-    def make(before: Any) -> Any:
-        def answered(self: Any, ack: Any) -> None:
-            before(self, ack)
-            if ack.permit:
-                self._permits.renewed(self._boot())
-
-        return answered
-
-    replace(agent_session.Session, "_answered", make)
+    replace(Exclusive, "renewed", lambda before: lambda self, sent_at: before(self, max(sent_at, self._clock())))
 
 
 @fault("exclusive")
-def a_replacement_does_not_wait_for_the_permits_end() -> None:
-    replace(exclusive, "_is_over", lambda before: lambda node: node is not None and node.state == pb.NODE_STATE_DOWN)
+def a_permit_is_taken_for_over_when_its_node_is_down() -> None:
+    def make(before: Any) -> Any:
+        def init(self: Any, *given: Any, **options: Any) -> None:
+            before(self, *given, **options)
+            timing = self.dispatcher._timing
+            limits = with_fields(timing.limits, permit_over_after=timing.limits.down_after)
+            self.dispatcher._timing = with_fields(timing, limits=limits)
+
+        return init
+
+    replace(leader_term.LeaderTerm, "__init__", make)
 
 
 @fault("exclusive")
@@ -88,11 +90,21 @@ def a_start_after_a_restart_is_not_guarded() -> None:
 
 
 @fault("exclusive")
-def a_fuse_that_is_gone_is_not_replaced() -> None:
-    async def nothing(self: Any, task_id: str) -> None:
-        return
+def a_fuse_that_was_seen_once_is_not_looked_for_again() -> None:
+    class Remembering(Proxy):
+        def is_armed(self, task_id: str) -> bool:
+            seen: set[str] = self.__dict__.setdefault("seen", set())
+            if self._inner.is_armed(task_id):
+                seen.add(task_id)
+            return task_id in seen
 
-    replace(Exclusive, "_arm_again", lambda before: nothing)
+    def make(before: Any) -> Any:
+        def init(self: Any, fuses: Any, *given: Any, **options: Any) -> None:
+            before(self, Remembering(fuses), *given, **options)
+
+        return init
+
+    replace(Exclusive, "__init__", make)
 
 
 @fault("exclusive")

@@ -165,6 +165,15 @@ async def test_an_agent_that_was_restarted_knows_its_permit() -> None:
     assert bench.fed == [("t1", ev.Lapsed())]
 
 
+async def test_a_permit_of_another_boot_keeps_no_new_one_away() -> None:
+    bench = Bench()
+    bench.fuses.written = Permit(1e9)
+    again = bench.start()
+    again.renewed(1000.0)
+    await again.guard("t1")
+    assert bench.fuses.armed == {"t1"} and bench.fuses.written == Permit(1000.0)
+
+
 async def test_a_task_that_cannot_have_a_fuse_is_stopped() -> None:
     bench = Bench()
     bench.exclusive.renewed(1000.0)
