@@ -33,6 +33,19 @@ pytestmark = [
 REPLICAS = 6
 
 
+def _shared() -> set[Path]:
+    return {path for pattern in ("faketime_shm_*", "sem.faketime_sem_*") for path in Path("/dev/shm").glob(pattern)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left() -> Iterator[None]:
+    """What daemons have started, conmon say, outlives them, and faketime leaves files where it is killed."""
+    before = _shared()
+    yield
+    for path in _shared() - before:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def clock(lab: HaLab, host: str, daemon: str, how: str) -> Iterator[None]:
     """`how`: as in `faketime -f`."""
