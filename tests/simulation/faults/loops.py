@@ -153,26 +153,30 @@ def a_new_leader_looks_at_nothing() -> None:
 
 
 @fault("loops")
-def statuses_that_conflict_are_acknowledged_and_not_stored() -> None:
-    """(To acknowledge before storing hurts nobody: whatever keeps a leader from storing ends its sessions, too, and in
-    the next one the agent compares all that it knows with what is stored.)"""
+def a_status_that_comes_while_one_of_its_task_is_stored_is_dropped() -> None:
+    """And acknowledged. (To acknowledge before storing hurts nobody: whatever keeps a leader from storing ends its
+    sessions, too, and in the next one the agent compares all that it knows with what is stored.)"""
+    storing: dict[Any, set[str]] = {}
 
-    class Hasty(Proxy):
-        async def apply(self, plan: Any) -> Any:
+    def remember(before: Any) -> Any:
+        async def store(self: Any, given: Any) -> None:
+            storing[self] = {report.update.task_id for report in given}
             try:
-                return await self._inner.apply(plan)
-            except Conflict:
-                if len(plan.steps) > 1:
-                    return 0
-                raise
+                await before(self, given)
+            finally:
+                storing.pop(self, None)  # a batch that cannot be stored as one is stored in halves
 
-    def make(before: Any) -> Any:
-        def init(self: Any, world: Any, applier: Any, *more: Any) -> None:
-            before(self, world, Hasty(applier), *more)
+        return store
 
-        return init
+    def drop(before: Any) -> Any:
+        def add(self: Any, reporter: Any, batch: Any) -> None:
+            kept = [update for update in batch.updates if update.task_id not in storing.get(self, ())]
+            before(self, reporter, type(batch)(updates=kept))
 
-    replace(reports.Reports, "__init__", make)
+        return add
+
+    replace(reports.Reports, "_store", remember)
+    replace(reports.Reports, "add", drop)
 
 
 @fault("loops")
