@@ -19,6 +19,7 @@ else
 fi
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$HOST_DIR/etc,workdir=$HOST_DIR/etc-work" /etc
 mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/lock /run/pyswarm
 mkdir -p /var/lib/pyswarm
 mount --bind "$HOST_DIR/data" /var/lib/pyswarm

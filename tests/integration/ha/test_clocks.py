@@ -33,24 +33,9 @@ pytestmark = [
 REPLICAS = 6
 
 
-def _shared() -> set[Path]:
-    return {path for pattern in ("faketime_shm_*", "sem.faketime_sem_*") for path in Path("/dev/shm").glob(pattern)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def nothing_left() -> Iterator[None]:
-    """What daemons have started, conmon say, outlives them, and faketime leaves files where it is killed."""
-    before = _shared()
-    yield
-    for path in _shared() - before:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def clock(lab: HaLab, host: str, daemon: str, how: str) -> Iterator[None]:
     """`how`: as in `faketime -f`."""
-    # Where faketime's processes meet; killed ones leave files there, so it goes with the test.
-    lab.inside(host, "mount -t tmpfs faketime /dev/shm")
     lab.kill(host, daemon)
     try:
         where = lab.layout.host(host)
@@ -60,7 +45,6 @@ def clock(lab: HaLab, host: str, daemon: str, how: str) -> Iterator[None]:
         yield
     finally:
         lab.kill(host, daemon)
-        lab.inside(host, "umount -l /dev/shm")
         lab.start(host, daemon)
 
 
