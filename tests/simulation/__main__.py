@@ -79,13 +79,14 @@ class Report:
         return 1 if failed or any(self._done[seed].lacks() for seed in seeds) else 0
 
     def _outcomes(self, seeds: list[int], jobs: int) -> Iterator[Outcome]:
+        from tests.simulation import workers
         from tests.simulation.run import simulate
 
         if len(seeds) <= 1 or jobs == 1:
             for seed in seeds:
                 yield simulate(seed, self._hours)
             return
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), workers.begin) as pool:
             for done in as_completed([pool.submit(simulate, seed, self._hours) for seed in seeds]):
                 yield done.result()
 

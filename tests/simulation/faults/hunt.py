@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 
+from tests.simulation import workers
+
 HOURS = 0.25  # of one seed
 SEEDS = 24  # at most, for one fault
 
@@ -52,13 +54,13 @@ def breaks_by_itself(seed: int) -> bool:
 
 def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
     # ProcessPoolExecutor, told to use each process once, sometimes waits for ever in Python 3.11.2 (Debian 12).
-    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+    with get_context("spawn").Pool(jobs, workers.begin, maxtasksperchild=1) as pool:
         yield from pool.imap_unordered(partial(hunt, first=first, seeds=seeds), names)
 
 
 def broken(seeds: set[int], jobs: int) -> set[int]:
     """Those of the seeds that fail by themselves."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), workers.begin) as pool:
         return {
             seed
             for seed, is_broken in zip(sorted(seeds), pool.map(breaks_by_itself, sorted(seeds)), strict=True)
