@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.faults.unseen", description=__doc__)
     parser.add_argument("names", nargs="*", help="groups, or parts of names; all when none is given")
     arguments = parser.parse_args()
-    # A shell's background job ignores it, and so would what the tests start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     faults = load()
     names = chosen(arguments.names)
     with tempfile.TemporaryDirectory() as folder:
