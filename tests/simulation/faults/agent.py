@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace as with_fields
 from typing import Any
 
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import fault, is_busy, is_second, replace
 
 from pyswarm_agent.app_agent import Agent
 from pyswarm_agent.health.threshold import Threshold
@@ -29,7 +29,12 @@ def a_start_does_not_wait_for_the_disk() -> None:
 
 @fault("agent")
 def a_restart_removes_what_runs() -> None:
-    replace(Supervisor, "_remove_orphans", lambda before: lambda self, found, known: before(self, found, ()))
+    replace(
+        Supervisor,
+        "_remove_orphans",
+        lambda before: lambda self, found, known: before(self, found, ()),
+        lambda self, found, known: len(known) >= 4,
+    )
 
 
 @fault("agent")
@@ -37,7 +42,7 @@ def an_increment_is_taken_for_all_there_is() -> None:
     def make(before: Any) -> Any:
         return lambda self, tasks, removed, complete, keep: before(self, tasks, removed, True, keep)
 
-    replace(Supervisor, "assign", make)
+    replace(Supervisor, "assign", make, is_busy)
 
 
 @fault("agent")
@@ -45,7 +50,7 @@ def what_is_missing_in_a_complete_set_is_kept() -> None:
     def make(before: Any) -> Any:
         return lambda self, tasks, removed, complete, keep: before(self, tasks, removed, False, keep)
 
-    replace(Supervisor, "assign", make)
+    replace(Supervisor, "assign", make, is_busy)
 
 
 @fault("agent")
@@ -57,7 +62,7 @@ def an_end_is_not_cleaned_up() -> None:
 
         return end
 
-    replace(machine, "_end", make)
+    replace(machine, "_end", make, is_second)
 
 
 @fault("agent")
@@ -75,7 +80,14 @@ def statuses_on_their_way_are_lost_with_the_session() -> None:
 
 @fault("agent")
 def an_end_while_draining_is_not_noticed() -> None:
-    replace(machine, "_ALIVE", lambda before: tuple(phase for phase in before if phase is not Phase.DRAINING))
+    def make(before: Any) -> Any:
+        def react(life: Any, event: Any, now: float) -> Any:
+            deaf = isinstance(event, ev.Exited) and life.phase is Phase.DRAINING
+            return (life, []) if deaf else before(life, event, now)
+
+        return react
+
+    replace(machine, "_react", make, is_second)
 
 
 @fault("agent")
@@ -102,7 +114,7 @@ def without_managers_tasks_are_stopped() -> None:
 
         return fill
 
-    replace(Agent, "_fill", make)
+    replace(Agent, "_fill", make, lambda self, plan: is_busy(self.tasks))
 
 
 @fault("agent")
@@ -119,7 +131,12 @@ def a_service_that_is_gone_is_balanced_on() -> None:
 
 @fault("agent")
 def a_restart_forgets_the_endpoints() -> None:
-    replace(Records, "endpoints", lambda before: lambda self: {})
+    """All but four."""
+
+    def make(before: Any) -> Any:
+        return lambda self: dict(list(before(self).items())[:4])
+
+    replace(Records, "endpoints", make)
 
 
 @fault("agent")
@@ -135,12 +152,12 @@ def a_task_is_started_while_it_is_to_wait() -> None:
 
         return steer
 
-    replace(machine, "_steer", make)
+    replace(machine, "_steer", make, is_second)
 
 
 @fault("agent")
 def a_container_has_no_grace() -> None:
-    replace(Life, "stop_grace", lambda before: property(lambda self: 0.0))
+    replace(Life, "stop_grace", lambda before: property(lambda self: 0.0), is_second)
 
 
 @fault("agent")
@@ -152,4 +169,4 @@ def an_adopted_container_is_not_watched() -> None:
 
         return running
 
-    replace(adopt, "_running", make)
+    replace(adopt, "_running", make, is_second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace as with_fields
 from typing import Any
 
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import fault, is_large, is_late, is_second, replace
 
 from pyswarm_agent.applier import Applier
 from pyswarm_agent.network import derive as agent_derive
@@ -19,7 +19,13 @@ from pyswarm_manager.tasks import is_healthy
 
 @fault("drain")
 def a_task_is_released_at_once() -> None:
-    replace(stages, "_may_have_served", lambda before: lambda task: False)
+    def make(before: Any) -> Any:
+        def next_of(world: Any, task: Any, confirmed: Any, now: float) -> Any:
+            return before(world, task, with_fields(confirmed, live=float("inf")) if task.leaving else confirmed, now)
+
+        return next_of
+
+    replace(stages, "_next", make, is_large)
 
 
 @fault("drain")
@@ -40,7 +46,7 @@ def only_the_owner_is_waited_for() -> None:
         return next_of
 
     replace(stages, "_confirmed", remember)
-    replace(stages, "_next", owner)
+    replace(stages, "_next", owner, is_large)
 
 
 @fault("drain")
@@ -52,7 +58,7 @@ def the_fastest_node_is_enough() -> None:
 
         return confirmed
 
-    replace(stages, "_confirmed", make)
+    replace(stages, "_confirmed", make, is_large)
 
 
 @fault("drain")
@@ -64,7 +70,7 @@ def addresses_are_free_before_nodes_that_are_down_have_confirmed() -> None:
 
         return confirmed
 
-    replace(stages, "_confirmed", make)
+    replace(stages, "_confirmed", make, is_large)
 
 
 @fault("drain")
@@ -79,7 +85,7 @@ def a_redirect_ends_too_soon() -> None:
 
         return endpoints
 
-    replace(session.Session, "_endpoints", make)
+    replace(session.Session, "_endpoints", make, lambda self: is_large(self._leadership.world))
 
 
 @fault("drain")
@@ -97,7 +103,7 @@ def an_update_counts_as_confirmed_when_it_is_sent() -> None:
 
 
 def _endpoints_by(rule: Any) -> None:
-    replace(derive, "is_endpoint", lambda before: rule)
+    replace(derive, "is_endpoint", lambda before: rule, lambda task, node: is_late(node))
 
 
 @fault("drain")
@@ -133,22 +139,24 @@ def a_host_confirms_before_its_kernel_has_it() -> None:
 
         return apply_once
 
-    replace(Applier, "_apply_once", make)
+    replace(Applier, "_apply_once", make, lambda self: self._mark is not None and self._mark.session >= 3)
 
 
 @fault("drain")
 def a_task_is_stopped_before_it_is_released() -> None:
-    replace(Life, "may_stop", lambda before: property(lambda self: self.unwanted))
+    replace(Life, "may_stop", lambda before: property(lambda self: self.unwanted), is_second)
 
 
 @fault("drain")
 def a_task_counts_before_it_is_balanced() -> None:
-    replace(stages._Confirmed, "has_served", lambda before: lambda self, version: True)
+    replace(
+        stages._Confirmed, "has_served", lambda before: lambda self, version: True, lambda self, version: version > 200
+    )
 
 
 @fault("drain")
 def open_connections_are_not_waited_for() -> None:
-    replace(Life, "drain_timeout", lambda before: property(lambda self: 0.0))
+    replace(Life, "drain_timeout", lambda before: property(lambda self: 0.0), is_second)
 
 
 @fault("drain")
@@ -159,14 +167,19 @@ def a_node_that_returns_serves_at_once() -> None:
 
         return judge
 
-    replace(term, "judge", make)
+    replace(term, "judge", make, is_late)
 
 
 @fault("drain")
 def nobody_is_asked_to_confirm() -> None:
-    replace(term.Term, "_await_confirmations", lambda before: lambda self, task: None)
+    replace(
+        term.Term,
+        "_await_confirmations",
+        lambda before: lambda self, task: None,
+        lambda self, task: is_large(self.world),
+    )
 
 
 @fault("drain")
 def an_owner_does_not_redirect() -> None:
-    replace(agent_derive, "_redirects", lambda before: lambda *given: ())
+    replace(agent_derive, "_redirects", lambda before: lambda *given: (), lambda inputs, *_: len(inputs.nodes) >= 5)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 
 from tests.simulation import workers
@@ -53,9 +52,15 @@ def breaks_by_itself(seed: int) -> bool:
 
 
 def hunt_all(names: list[str], first: int, seeds: int, jobs: int) -> Iterator[Found]:
-    # ProcessPoolExecutor, told to use each process once, sometimes waits for ever in Python 3.11.2 (Debian 12).
-    with get_context("spawn").Pool(jobs, workers.begin, maxtasksperchild=1) as pool:
-        yield from pool.imap_unordered(partial(hunt, first=first, seeds=seeds), names)
+    with ThreadPoolExecutor(jobs) as threads:
+        for done in as_completed([threads.submit(_alone, name, first, seeds) for name in names]):
+            yield done.result()
+
+
+def _alone(name: str, first: int, seeds: int) -> Found:
+    # One pool for all, told to use each process once, waits for ever now and then in Python 3.11.2 (Debian 12).
+    with ProcessPoolExecutor(1, get_context("spawn"), workers.begin) as pool:
+        return pool.submit(hunt, name, first, seeds).result()
 
 
 def broken(seeds: set[int], jobs: int) -> set[int]:

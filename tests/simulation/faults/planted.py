@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,45 @@ def fault(group: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     return register
 
 
-def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """`make` gets what is there, and returns what takes its place."""
-    replacing(owner, name, make)
+def replace(owner: Any, name: str, make: Callable[[Any], Any], where: Callable[..., object] | None = None) -> None:
+    """`make` gets what is there, and returns what takes its place; or does so only `where` the arguments are such: what
+    goes wrong among few, or at once, the unit tests see. Of a property, the argument is its owner."""
+    replacing(owner, name, make if where is None else _only(make, where))
+
+
+def _only(make: Callable[[Any], Any], where: Callable[..., object]) -> Callable[[Any], Any]:
+    def both(before: Any) -> Any:
+        faulty = make(before)
+        if isinstance(before, property):
+            return property(lambda self: (faulty if where(self) else before).fget(self))
+
+        @functools.wraps(before)
+        def call(*given: Any, **options: Any) -> Any:
+            return (faulty if where(*given, **options) else before)(*given, **options)
+
+        return call
+
+    return both
+
+
+def is_large(world: Any, *_: Any) -> bool:
+    """A cluster of five nodes."""
+    return len(world.nodes) >= 5
+
+
+def is_late(node: Any, *_: Any) -> bool:
+    """The fourth node that was registered, or a later one."""
+    return node is not None and node.number >= 4
+
+
+def is_second(life: Any, *_: Any) -> bool:
+    """Of a task that took another one's place."""
+    return bool(life.task.predecessor_id)
+
+
+def is_busy(supervisor: Any, *_: Any, **__: Any) -> bool:
+    """A host with four tasks."""
+    return len(supervisor.lives()) >= 4
 
 
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
