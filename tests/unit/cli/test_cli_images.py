@@ -145,7 +145,9 @@ def test_build_push_and_list(run: Run, registry: str, tmp_path: Path) -> None:
     assert run("image", "build", "-q", "-t", f"{registry}/box:2", "--build-arg", "V=2", str(source)).stderr == ""
     assert "1 layer sent, 1 layer already there" in run("image", "push", f"{registry}/box:2").stderr
     listed = json.loads(run("image", "ls", "--format", "json").stdout)
-    assert [row["tag"] for row in listed] == ["2", "1"]
+    assert sorted(row["tag"] for row in listed) == ["1", "2"]
+    made = [row["created_at"] for row in listed]
+    assert made == sorted(made, reverse=True), "the newest first; by the second, so these two may be equal"
     assert run("image", "ls").stdout.splitlines()[0].split()[:2] == ["REPOSITORY", "TAG"]
     # what a Dockerfile builds on comes from the same registry
     (source / "Dockerfile").write_text(f"FROM {registry}/box:1\nLABEL a=b\n")
