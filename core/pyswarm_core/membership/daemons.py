@@ -167,7 +167,7 @@ def processes(daemon: str) -> list[int]:
 
 def is_one(words: Sequence[str], daemon: str) -> bool:
     """Whether this is the daemon's command line: etcd's own, or `… pyswarm … DAEMON run …`."""
-    if daemon == "etcd" and Path(words[0]).name == "etcd":
+    if daemon == "etcd" and words and Path(words[0]).name == "etcd":
         return True
     pairs = [i for i in range(1, len(words) - 1) if words[i] == daemon and words[i + 1] == "run"]
     return bool(pairs) and any("pyswarm" in word for word in words[: pairs[0]])

@@ -23,11 +23,11 @@ from pyswarm_core.v1 import dispatcher_pb2_grpc as rpc
 class OldLeader(rpc.DispatcherServicer):
     async def Session(self, request_iterator: AsyncIterator[wire.AgentMessage], context: Any) -> Any:
         hello = (await anext(aiter(request_iterator))).hello
+        print(hello.node_id, flush=True)
         newest = hello.last_fence
         fence = wire.Fence(leader_revision=newest.leader_revision - 1, revision=newest.revision + 1000)
         yield wire.ManagerMessage(fence=fence, welcome=wire.Welcome(node_id=hello.node_id, node_number=1))
         yield wire.ManagerMessage(fence=fence, assignments=wire.AssignmentUpdate(seq=1, complete=True))
-        print(hello.node_id, flush=True)
         async for _ in request_iterator:
             pass
 

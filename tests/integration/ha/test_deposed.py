@@ -20,7 +20,7 @@ from pyswarm_core.membership.member import API_PORT, ETCD_PORT
 from tests.integration.ha.faults import WORKER, first_of
 from tests.integration.ha.ha_lab import PORT, HaLab, clean, new_running
 from tests.integration.ha.witness import Witness
-from tests.support.lab import SOAK, eventually
+from tests.support.lab import SOAK
 
 pytestmark = pytest.mark.lab
 
@@ -121,10 +121,9 @@ def old_leader(lab: HaLab, host: str) -> Iterator[subprocess.Popen[str]]:
 def test_it_is_not_obeyed(lab: HaLab, witness: Witness) -> None:
     """An agent that has heard of a newer term ends the session, whatever it is told."""
     lab.deploy_web(4)
-    worker, log = lab.layout.host(WORKER), lab.layout.host(WORKER).log / "agent.log"
+    worker = lab.layout.host(WORKER)
     held = {t.id: first_of(t.id) for t in witness.tasks_of("web") if t.node_id == worker.node_id}
     assert held and all(held.values())
-    said = log.stat().st_size
     managers = [h.name for h in lab.layout.managers]
     for name in managers:
         lab.kill(name, "manager")
@@ -133,8 +132,8 @@ def test_it_is_not_obeyed(lab: HaLab, witness: Witness) -> None:
             assert process.stdout is not None
             heard = (line.strip() for line in process.stdout)
             assert next(heard) == "ready"
-            assert worker.node_id in heard, "it ended before the worker's agent came"
-            eventually(lambda: "which is older than" in log.read_text(errors="replace")[said:], "the agent's refusal")
+            for _ in range(3):  # who obeyed would stay
+                assert worker.node_id in heard, "it ended before the worker's agent came"
             assert {task_id: first_of(task_id) for task_id in held} == held
     finally:
         for name in managers:

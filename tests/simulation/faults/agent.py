@@ -33,7 +33,7 @@ def a_restart_removes_what_runs() -> None:
         Supervisor,
         "_remove_orphans",
         lambda before: lambda self, found, known: before(self, found, ()),
-        lambda self, found, known: len(known) >= 4,
+        lambda self, found, known: len(known) >= 7,
     )
 
 
@@ -62,7 +62,7 @@ def an_end_is_not_cleaned_up() -> None:
 
         return end
 
-    replace(machine, "_end", make, is_second)
+    replace(machine, "_end", make, lambda life, *_, **__: is_second(life) and life.task.slot >= 3)
 
 
 @fault("agent")
@@ -74,8 +74,8 @@ def statuses_on_their_way_are_lost_with_the_session() -> None:
 
         return new_session
 
-    replace(StatusBox, "new_session", make)
-    replace(Agent, "_tell_what_differs", lambda before: lambda self, update: None)
+    replace(StatusBox, "new_session", make, lambda self: self.unstored >= 4)
+    replace(Agent, "_tell_what_differs", lambda before: lambda self, update: None, lambda self, _: is_busy(self.tasks))
 
 
 @fault("agent")
@@ -101,7 +101,7 @@ def a_task_that_falls_ill_is_not_told_of() -> None:
 
         return after
 
-    replace(Threshold, "after", make)
+    replace(Threshold, "after", make, lambda self, passed, now: now - self.started_at > 120)
 
 
 @fault("agent")

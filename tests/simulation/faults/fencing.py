@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.simulation.faults.loops import Proxy, in_front_of_the_store
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import LATE, fault, is_large, replace
 
 from pyswarm_agent import session as agent_session
 from pyswarm_agent.journal_records import Records
@@ -19,23 +19,54 @@ from pyswarm_manager.dispatcher import session
 
 @fault("fencing")
 def writes_do_not_compare_the_leader() -> None:
-    replace(writer.Writer, "__init__", lambda before: lambda self, store, fence: before(self, store, None))
+    class Forgetful(Proxy):
+        async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
+            late = self.is_late()
+            return await self._inner.txn([one for one in compares if not (late and one.key == LEADER_KEY)], ops)
+
+    in_front_of_the_store(writer.Writer, Forgetful)
 
 
 @fault("fencing")
 def writes_compare_that_anybody_leads() -> None:
-    replace(leader.Leadership, "fence", lambda before: property(lambda self: Compare(LEADER_KEY, Field.VERSION, 1)))
+    replace(
+        leader.Leadership,
+        "fence",
+        lambda before: property(lambda self: Compare(LEADER_KEY, Field.VERSION, 1)),
+        lambda self: self.create_revision > LATE,
+    )
 
 
 @fault("fencing")
 def agents_obey_whoever_speaks() -> None:
-    replace(agent_session.Session, "_check_fence", lambda before: lambda self, fence: None)
+    replace(
+        agent_session.Session,
+        "_check_fence",
+        lambda before: lambda self, fence: None,
+        lambda self, fence: self._count >= 3,
+    )
 
 
 @fault("fencing")
 def agents_forget_who_led_when_they_restart() -> None:
-    replace(Records, "fence", lambda before: property(lambda self: self.__dict__.get("remembered", (0, 0))))
-    replace(Records, "set_fence", lambda before: lambda self, fence: self.__dict__.update(remembered=fence))
+    """Of leaders that were elected late."""
+
+    def forget(before: Any) -> Any:
+        def get(self: Any) -> Any:
+            found = before.fget(self)
+            return found if found[0] <= LATE else self.__dict__.get("remembered", (0, 0))
+
+        return property(get)
+
+    def remember(before: Any) -> Any:
+        def keep(self: Any, fence: Any) -> None:
+            self.__dict__["remembered"] = fence
+            before(self, fence)
+
+        return keep
+
+    replace(Records, "fence", forget)
+    replace(Records, "set_fence", remember)
 
 
 @fault("fencing")
@@ -83,7 +114,10 @@ def whoever_campaigns_ends_the_others_term() -> None:
 def admissions_do_not_compare_their_guard() -> None:
     class Unguarded(Proxy):
         async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
-            return await self._inner.txn([one for one in compares if one.key != admissions.GUARD_KEY], ops)
+            late = self.is_late(10)
+            return await self._inner.txn(
+                [one for one in compares if not (late and one.key == admissions.GUARD_KEY)], ops
+            )
 
     in_front_of_the_store(admissions.Admissions, Unguarded)
 
@@ -97,4 +131,4 @@ def sessions_outlive_the_term() -> None:
 
         return close
 
-    replace(session.Session, "close", make)
+    replace(session.Session, "close", make, lambda self, farewell=None: is_large(self._leadership.world))

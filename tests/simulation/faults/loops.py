@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import LATE, fault, is_large, replace
 
 from pyswarm_core.errors import Compacted, Conflict, OutcomeUnknown
 from pyswarm_core.store import cache
@@ -20,6 +21,12 @@ class Proxy:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._asked = 0
+
+    def is_late(self, after: int = 25) -> bool:
+        """From the transaction after those on."""
+        self._asked += 1
+        return self._asked > after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -46,14 +53,15 @@ def an_error_is_not_looked_at_again() -> None:
 
         return retry
 
-    replace(queue.KeyQueue, "_retry", make)
+    replace(queue.KeyQueue, "_retry", make, lambda self, *_: len(self._due) >= 3)
 
 
 @fault("loops")
 def versions_are_not_compared() -> None:
     class Careless(Proxy):
         async def txn(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Any:
-            return await self._inner.txn([one for one in compares if one.field is not Field.MOD], ops)
+            late = self.is_late()
+            return await self._inner.txn([one for one in compares if not (late and one.field is Field.MOD)], ops)
 
     in_front_of_the_store(writer.Writer, Careless)
 
@@ -72,6 +80,8 @@ def compacted_history_is_skipped() -> None:
                         from_revision = batch.revision + 1
                         yield batch
                 except Compacted as error:
+                    if error.compact_revision < LATE:
+                        raise
                     from_revision = error.compact_revision + 1
 
     in_front_of_the_store(cache.WatchCache, Skipping)
@@ -87,7 +97,7 @@ def _loses_events(lost: Any) -> None:
 
         return apply
 
-    replace(cache.WatchCache, "apply", make)
+    replace(cache.WatchCache, "apply", make, lambda self, batch: batch.revision > LATE)
 
 
 @fault("loops")
@@ -112,15 +122,18 @@ def a_key_that_is_worked_on_is_not_added() -> None:
 
         return add
 
-    replace(queue.KeyQueue, "add", make)
+    replace(queue.KeyQueue, "add", make, lambda self, key: len(self._running) >= 2)
 
 
 @fault("loops")
 def nobody_is_woken_at_the_time_asked_for() -> None:
     def make(before: Any) -> Any:
         def init(self: Any, name: str, worker: Any, *more: Any, **options: Any) -> None:
-            async def deaf(key: str) -> None:
-                await worker(key)
+            runs = itertools.count()
+
+            async def deaf(key: str) -> Any:
+                wake_at = await worker(key)
+                return wake_at if next(runs) < 100 else None
 
             before(self, name, deaf, *more, **options)
 
@@ -134,6 +147,9 @@ class _Sure(Proxy):
         try:
             return await self._inner.txn(compares, ops)
         except OutcomeUnknown:
+            self._unknown = self.__dict__.get("_unknown", 0) + 1
+            if self._unknown < 2:
+                raise
             return TxnResult(True, 1)
 
 
@@ -149,7 +165,7 @@ def an_unknown_admission_is_taken_for_success() -> None:
 
 @fault("loops")
 def a_new_leader_looks_at_nothing() -> None:
-    replace(loops, "all_keys", lambda before: lambda world: set())
+    replace(loops, "all_keys", lambda before: lambda world: set(), is_large)
 
 
 @fault("loops")
@@ -184,11 +200,12 @@ def an_old_status_replaces_a_newer_one() -> None:
     def make(before: Any) -> Any:
         return lambda stored, reported: None if reported == stored else reported
 
-    replace(statuses, "advanced", make)
+    replace(statuses, "advanced", make, lambda stored, reported: stored.HasField("drain"))
 
 
 @fault("loops")
 def changes_of_nodes_wake_nobody() -> None:
-    replace(
-        loops, "wakes", lambda before: lambda change, world: set() if change.kind == "node" else before(change, world)
-    )
+    def make(before: Any) -> Any:
+        return lambda change, world: set() if change.kind == "node" else before(change, world)
+
+    replace(loops, "wakes", make, lambda change, world: is_large(world))

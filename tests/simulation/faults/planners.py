@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import LATE, fault, is_large, replace
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.allocator import addresses
@@ -17,9 +17,13 @@ from pyswarm_manager.scheduler import filters
 from pyswarm_manager.scheduler.filters import Filter
 
 
+def _large(view: Any, *_: Any, **__: Any) -> bool:
+    return is_large(view.world)
+
+
 @fault("planners")
 def the_old_task_goes_before_the_new_one_serves() -> None:
-    replace(settle, "_may_go", lambda before: lambda *given, is_new, leeway: not is_new)
+    replace(settle, "_may_go", lambda before: lambda *given, is_new, leeway: not is_new, _large)
 
 
 @fault("planners")
@@ -31,7 +35,7 @@ def host_ports_are_not_looked_at() -> None:
 
         return init
 
-    replace(filters.RoomFilters, "__init__", make)
+    replace(filters.RoomFilters, "__init__", make, lambda self, task: len(task.container.env) >= 1)
 
 
 def _lets_through(*refusals: Filter) -> None:
@@ -42,7 +46,7 @@ def _lets_through(*refusals: Filter) -> None:
 
         return node_refusal
 
-    replace(filters, "node_refusal", make)
+    replace(filters, "node_refusal", make, lambda node: node.version > LATE)
 
 
 @fault("planners")
@@ -63,17 +67,22 @@ def an_address_is_free_when_its_task_is_over() -> None:
 
         return init
 
-    replace(addresses._Pool, "__init__", make)
+    replace(addresses._Pool, "__init__", make, lambda self, network, nodes, *_: len(nodes) >= 5)
 
 
 @fault("planners")
 def every_service_gets_the_same_vip() -> None:
-    replace(vips, "next_vip", lambda before: lambda world, network: to_text(parse_range(network.vip_range).first + 1))
+    replace(
+        vips,
+        "next_vip",
+        lambda before: lambda world, network: to_text(parse_range(network.vip_range).first + 1),
+        is_large,
+    )
 
 
 @fault("planners")
 def every_node_gets_the_same_block() -> None:
-    replace(addresses._Pool, "_free_index", lambda before: lambda self: 0)
+    replace(addresses._Pool, "_free_index", lambda before: lambda self: 0, lambda self: len(self._of_node) >= 3)
 
 
 @fault("planners")
@@ -89,7 +98,7 @@ def a_rollback_keeps_environment_and_replicas() -> None:
 
         return roll_back
 
-    replace(machine, "_roll_back", make)
+    replace(machine, "_roll_back", make, _large)
 
 
 @fault("planners")
@@ -101,8 +110,8 @@ def a_slot_whose_task_failed_stays_empty() -> None:
 
         return next_start
 
-    replace(settle, "next_start", make)
-    replace(batches, "next_start", make)
+    for module in (settle, batches):
+        replace(module, "next_start", make, lambda slot, *_: len(slot.past) >= 2)
 
 
 @fault("planners")
@@ -114,28 +123,28 @@ def tasks_are_forgotten_with_their_addresses() -> None:
 
         return forgotten
 
-    replace(history, "forgotten_tasks", make)
+    replace(history, "forgotten_tasks", make, _large)
 
 
 @fault("planners")
 def an_overtaken_rollout_goes_on_for_ever() -> None:
-    replace(machine, "supersede", lambda before: lambda given: [])
+    replace(machine, "supersede", lambda before: lambda given: [], _large)
 
 
 @fault("planners")
 def a_drained_node_keeps_its_tasks() -> None:
     for module in (settle, selection, batches):
-        replace(module, "is_misplaced", lambda before: lambda *given: False)
+        replace(module, "is_misplaced", lambda before: lambda *given: False, is_large)
 
 
 @fault("planners")
 def parallelism_is_not_kept() -> None:
-    replace(view.View, "parallelism", lambda before: property(lambda self: 20))
+    replace(view.View, "parallelism", lambda before: property(lambda self: 20), _large)
 
 
 @fault("planners")
 def surplus_tasks_stay() -> None:
-    replace(selection, "_least_worth", lambda before: lambda *given: [])
+    replace(selection, "_least_worth", lambda before: lambda *given: [], is_large)
 
 
 @fault("planners")
@@ -146,4 +155,4 @@ def a_rollout_is_complete_too_soon() -> None:
 
         return is_complete
 
-    replace(completion, "is_complete", make)
+    replace(completion, "is_complete", make, _large)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LATE = 150  # a revision that the store has soon, and the fakes of unit tests do not
 GROUPS = ("planners", "loops", "fencing", "drain", "agent", "exclusive")
 
 

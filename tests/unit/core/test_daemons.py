@@ -22,3 +22,7 @@ from pyswarm_core.membership.daemons import is_one
 )
 def test_daemons_by_their_command_line(line: str, daemon: str, found: bool) -> None:
     assert is_one([*line.split(), ""], daemon) is found
+
+
+def test_a_process_that_has_just_ended_has_no_command_line() -> None:
+    assert not is_one([], "etcd") and not is_one([], "agent")
