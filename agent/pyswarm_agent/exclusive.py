@@ -37,21 +37,21 @@ class Exclusive:
         lives: Callable[[], Mapping[str, Life]],
         feed: Callable[[str, ev.Event], None],
         clock: Callable[[], float] = boot_time,
+        *,
+        look_every: float = LOOK,
+        permit_within: float = PERMIT_WITHIN,
     ) -> None:
         self._fuses = fuses
         self._lives = lives
         self._feed = feed
         self._clock = clock
+        self._look_every = look_every
+        self._permit_within = permit_within
         found = fuses.permit()
         # One that is over tells nothing; one of another boot may be of a later time than all that follow.
         self._permit = found if found.is_valid(clock()) else Permit()
         self._renewed = asyncio.Event()
         self._any = asyncio.Event()  # such a task may run here
-
-    @property
-    def is_watching(self) -> bool:
-        """There may be such a task to look after."""
-        return self._any.is_set()
 
     # ---- for the session ----
 
@@ -81,7 +81,7 @@ class Exclusive:
     async def guard(self, task_id: str) -> None:
         """Before its container is started. ContainerFailure."""
         try:
-            async with asyncio.timeout(PERMIT_WITHIN):
+            async with asyncio.timeout(self._permit_within):
                 while not self._permit.is_valid(self._clock()):
                     self._renewed.clear()
                     await self._renewed.wait()
@@ -95,7 +95,7 @@ class Exclusive:
         """Until cancelled. Looks only while there is something to look at."""
         while True:
             await self._any.wait()
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(self._look_every)
             await self.look()
 
     async def look(self) -> None:

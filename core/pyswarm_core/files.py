@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def put(path: str | Path, content: str | bytes, mode: int = 0o644) -> None:
     """Creates or replaces it in one step. It never has more than this mode, whatever the umask. Raises OSError."""
     folder, name = os.path.split(path)
-    draft = os.path.join(folder, f".{name}.{os.getpid()}")  # noqa: PTH118
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    draft = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")  # noqa: PTH118 - threads may write it at once
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)

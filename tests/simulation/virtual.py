@@ -86,9 +86,7 @@ class Party:
     def thaw(self) -> None:
         if self.frozen:
             self.frozen = False
-            loop = _loop()
-            loop.frozen -= 1
-            self._release(loop)
+            self._release()
 
     def turn_deaf(self) -> None:
         if self.alive and not self.deaf:
@@ -98,12 +96,12 @@ class Party:
     def hear(self) -> None:
         if self.deaf:
             self.deaf = False
-            loop = _loop()
-            loop.frozen -= 1
-            self._release(loop)
+            self._release()
 
-    def _release(self, loop: VirtualLoop) -> None:
+    def _release(self) -> None:
         """What still may not be done comes back."""
+        loop = _loop()
+        loop.frozen -= 1
         held, self._held = self._held, []
         loop.ready.extend(held)
 

@@ -63,19 +63,11 @@ def daemon_process(lab: Lab, host: Host, daemon: str) -> int | None:
     known = recall(host.folder / f"{daemon}.pid")
     if known is None:
         for pid in cgroups.pids(lab.name, host.name):
-            if daemons.is_one(_words(pid), daemon) and len(_pids_of(pid)) == 2:
+            if daemons.is_one(daemons.command_line(pid), daemon) and len(_pids_of(pid)) == 2:
                 known = pid
                 remember(host.folder / f"{daemon}.pid", pid)
                 break
     return known
-
-
-def _words(pid: int) -> list[str]:
-    """Its command line."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def _pids_of(pid: int) -> list[str]:

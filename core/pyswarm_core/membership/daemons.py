@@ -155,14 +155,21 @@ def processes(daemon: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 if (entry / "ns/pid").readlink() != here:
                     continue  # a container's, or another host's in namespaces on this machine
             except OSError:
                 continue
-            if is_one(words, daemon):
+            if is_one(command_line(int(entry.name)), daemon):
                 found.append(int(entry.name))
     return found
+
+
+def command_line(pid: int) -> list[str]:
+    """Empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def is_one(words: Sequence[str], daemon: str) -> bool:

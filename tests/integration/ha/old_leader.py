@@ -34,7 +34,7 @@ class OldLeader(rpc.DispatcherServicer):
 
 async def main(address: str, tls_dir: Path) -> None:
     server = grpc.aio.server()
-    rpc.add_DispatcherServicer_to_server(OldLeader(), server)  # type: ignore[no-untyped-call]
+    rpc.add_DispatcherServicer_to_server(OldLeader(), server)
     server.add_secure_port(address, tls.server_credentials(tls.Identity.load(tls_dir)))
     await server.start()
     print("ready", flush=True)

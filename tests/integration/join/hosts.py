@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +18,12 @@ import pytest
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab import layout, switch
 from pyswarm_cli.lab.layout import Host, Lab
+from pyswarm_cli.lab.membership import CONFIG, PYSWARM
 from pyswarm_core import tls
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.membership.daemons import command
 from pyswarm_manager.join.vault import Vault
 
-CONFIG = "/var/lib/pyswarm/root-context"  # on the host's own disk: /root is the machine's
-PYSWARM = (sys.executable, "-m", "pyswarm_cli")
 MARKS = (
     pytest.mark.lab,
     pytest.mark.skipif(

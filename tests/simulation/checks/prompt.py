@@ -1,4 +1,4 @@
-"""What is done at once where nothing stands in the way: looked at once a simulated second, also while faults go on.
+"""What is done at once where nothing stands in the way: looked at every other second, also while faults go on.
 
 The world that is left when all faults have ended hides what was late: somebody has come by since and repaired it."""
 
@@ -57,10 +57,9 @@ class Prompt:
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
-            self._quiet.look()
-            await asyncio.sleep(1.0)
-            self._quiet.look()
+            for _ in range(2):
+                await asyncio.sleep(1.0)
+                self._quiet.look()
             self._copies()
             now, since = world_time(), self._since
             self._since = {}

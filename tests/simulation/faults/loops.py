@@ -24,7 +24,7 @@ class Proxy:
         self._asked = 0
 
     def is_late(self, after: int = 25) -> bool:
-        """From the transaction after those on."""
+        """From the time after those on that it is asked."""
         self._asked += 1
         return self._asked > after
 
@@ -147,8 +147,7 @@ class _Sure(Proxy):
         try:
             return await self._inner.txn(compares, ops)
         except OutcomeUnknown:
-            self._unknown = self.__dict__.get("_unknown", 0) + 1
-            if self._unknown < 2:
+            if not self.is_late(1):
                 raise
             return TxnResult(True, 1)
 

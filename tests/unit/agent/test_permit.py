@@ -19,7 +19,7 @@ from tests.unit.agent.fakes import FakeFuses, until
 from tests.unit.agent.tasks.build import make_task
 from tests.unit.agent.tasks.test_task_machine import Story
 
-from pyswarm_agent import exclusive, permit
+from pyswarm_agent import permit
 from pyswarm_agent.exclusive import Exclusive
 from pyswarm_agent.interfaces import ContainerExit, ContainerFailure
 from pyswarm_agent.permit import KILL_AFTER, STOP_AFTER, Permit
@@ -128,15 +128,20 @@ def test_a_host_without_managers_makes_no_successor_of_it() -> None:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, **times: float) -> None:
         self.now = 1000.0
+        self.looks = 0
         self.fuses = FakeFuses()
         self.lives: dict[str, Life] = {}
         self.fed: list[tuple[str, ev.Event]] = []
-        self.exclusive = self.start()
+        self.exclusive = self.start(**times)
 
-    def start(self) -> Exclusive:
-        return Exclusive(self.fuses, lambda: self.lives, lambda i, e: self.fed.append((i, e)), lambda: self.now)
+    def start(self, **times: float) -> Exclusive:
+        return Exclusive(self.fuses, self._lives, lambda i, e: self.fed.append((i, e)), lambda: self.now, **times)
+
+    def _lives(self) -> dict[str, Life]:
+        self.looks += 1
+        return self.lives
 
 
 async def test_what_runs_is_stopped_when_the_permit_is_over_and_not_before() -> None:
@@ -183,25 +188,30 @@ async def test_a_task_that_cannot_have_a_fuse_is_stopped() -> None:
     assert bench.fed == [("t1", ev.Lapsed())]
 
 
-async def test_a_host_without_such_tasks_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exclusive, "LOOK", 0.001)
-    bench = Bench()
+async def test_a_host_without_such_tasks_looks_at_nothing() -> None:
+    bench = Bench(look_every=0.001)
     watch = asyncio.create_task(bench.exclusive.run())
+
+    async def looks(more: int) -> None:
+        seen = bench.looks
+        await until(lambda: bench.looks >= seen + more, timeout=0.05)
+
     other = Story(make_task()).running().life
     bench.lives["t0"] = other
     bench.exclusive.changed(other)
-    assert not bench.exclusive.is_watching
+    with pytest.raises(TimeoutError):
+        await looks(1)
     bench.lives["t1"] = Story(writer()).running().life
     bench.exclusive.changed(bench.lives["t1"])
     await until(lambda: ("t1", ev.Lapsed()) in bench.fed)
     del bench.lives["t1"]
-    await until(lambda: not bench.exclusive.is_watching)
+    with pytest.raises(TimeoutError):  # once more, to see that it has gone
+        await looks(2)
     watch.cancel()
 
 
-async def test_none_starts_without_a_permit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exclusive, "PERMIT_WITHIN", 0.05)
-    bench = Bench()
+async def test_none_starts_without_a_permit() -> None:
+    bench = Bench(permit_within=0.05)
     with pytest.raises(ContainerFailure, match="no leader"):
         await bench.exclusive.guard("t1")
     assert not bench.fuses.armed

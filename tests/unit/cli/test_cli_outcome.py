@@ -16,7 +16,9 @@ IMAGE = "registry.lab:5000/web:v1"
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-def ends(state: pb.RolloutState.ValueType, **fields: object) -> Callable[[pb.Service, pb.Rollout], Iterator[object]]:
+def ends(
+    state: pb.RolloutState.ValueType, **fields: object
+) -> Callable[[pb.Service, pb.Rollout], Iterator[control.RolloutView]]:
     """A rollout whose second task fails, and that then ends so."""
 
     def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
@@ -55,7 +57,7 @@ def test_failures_end_with_the_reason_and_the_last_lines(
     run: Run, running: FakeControl, state: pb.RolloutState.ValueType, fields: dict[str, object], code: int, words: str,
     quiet: bool,
 ) -> None:  # fmt: skip
-    running.script = ends(state, **fields)  # type: ignore[assignment]
+    running.script = ends(state, **fields)
     result = run("service", "update", "web", "--image", "web:v2", *(["--quiet"] if quiet else []))
     assert result.exit_code == code
     lines = result.stderr.splitlines()
@@ -96,7 +98,7 @@ def test_of_several_the_first_failure_counts(run: Run, running: FakeControl) -> 
     bad = ends(pb.ROLLOUT_STATE_PAUSED)
 
     def script(service: pb.Service, rollout: pb.Rollout) -> Iterator[control.RolloutView]:
-        yield from bad(service, rollout) if service.spec.name == "web" else fake.converges(service, rollout)  # type: ignore[misc]
+        yield from bad(service, rollout) if service.spec.name == "web" else fake.converges(service, rollout)
 
     running.script = script
     result = run("service", "scale", "web=2", "api=2")
@@ -105,7 +107,7 @@ def test_of_several_the_first_failure_counts(run: Run, running: FakeControl) -> 
 
 
 def test_watch_follows_what_goes_on(run: Run, running: FakeControl) -> None:
-    running.script = ends(pb.ROLLOUT_STATE_ROLLED_BACK)  # type: ignore[assignment]
+    running.script = ends(pb.ROLLOUT_STATE_ROLLED_BACK)
     assert run("service", "update", "web", "--force", "-d").exit_code == 0
     assert run("service", "watch", "web").exit_code == 2
     assert run("service", "watch", "nowhere").exit_code == 1

@@ -380,7 +380,8 @@ def test_two_runs_on_the_same_world_cannot_both_create_tasks() -> None:
         raise AssertionError("tasks were created twice")
 
 
-def test_global_services_are_updated_node_by_node() -> None:
+def updated_everywhere() -> Cluster:
+    """A global service, whose update is just asked for."""
     cluster = Cluster(1)
     everywhere = wanted(replicas=0)
     everywhere.mode = spec.SERVICE_MODE_GLOBAL
@@ -388,6 +389,11 @@ def test_global_services_are_updated_node_by_node() -> None:
     cluster.settle()
     everywhere.task.container.image = "v2-good"
     cluster.deploy(everywhere)
+    return cluster
+
+
+def test_global_services_are_updated_node_by_node() -> None:
+    cluster = updated_everywhere()
     cluster.run(1)
     assert count(cluster, "v2-good") == 1
     assert sorted(p.node_id for p in cluster.rollout.slots) == ["n1", "n2", "n3"]
@@ -399,13 +405,7 @@ def test_global_services_are_updated_node_by_node() -> None:
 @pytest.mark.parametrize("is_placed", [False, True])
 def test_a_global_service_on_a_node_that_is_paused_while_it_is_updated(is_placed: bool) -> None:
     """What was placed there goes on, and counts: it is not yet the next one's turn. What was not is given up."""
-    cluster = Cluster(1)
-    everywhere = wanted(replicas=0)
-    everywhere.mode = spec.SERVICE_MODE_GLOBAL
-    cluster.deploy(everywhere)
-    cluster.settle()
-    everywhere.task.container.image = "v2-good"
-    cluster.deploy(everywhere)
+    cluster = updated_everywhere()
     cluster.converge()
     if is_placed:
         cluster.schedule()
