@@ -1,17 +1,14 @@
-"""The dispatcher as agents see it: real gRPC with TLS on loopback, a store in memory. One file: a session from its
-hello to its end."""
+"""The dispatcher as agents see it: real gRPC with TLS on loopback, a store in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import grpc
-import pytest
 from tests.support.fake_agent import FakeAgent
 from tests.support.manager import Cluster, eventually
+from tests.unit.manager.dispatcher.build import NETWORK, RUNNING, is_ready, service, state, task
 
 from pyswarm_core.ids import derived_id
 from pyswarm_core.v1 import dispatcher_pb2 as wire
@@ -22,51 +19,6 @@ from pyswarm_manager.dispatcher.nodes import Limits
 from pyswarm_manager.dispatcher.term import Timing
 from pyswarm_manager.endpoints import derive, hold
 from pyswarm_manager.plan import World, changed
-
-ASSIGNED, RUNNING = pb.TASK_STATE_ASSIGNED, pb.TASK_STATE_RUNNING
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    async with Cluster.make() as cluster:
-        yield cluster
-        cluster.check_agents()
-
-
-def service(service_id: str = "web") -> pb.Service:
-    task = spec.TaskSpec(networks=[spec.NetworkAttachment(network_id="net")])
-    return pb.Service(
-        id=service_id,
-        spec=spec.ServiceSpec(name=service_id, replicas=1, task=task),
-        vips=[pb.Vip(network_id="net", address="10.128.0.9")],
-    )
-
-
-NETWORK = pb.Network(id="net", vni=4097, spec=spec.NetworkSpec(name="net", subnet="10.128.0.0/16"))
-
-
-def task(task_id: str, node: str = "n1", *, service_id: str = "web", **fields: object) -> pb.Task:
-    fields.setdefault("desired_state", RUNNING)
-    fields.setdefault("status", pb.TaskStatus(state=ASSIGNED))
-    return pb.Task(
-        id=task_id,
-        service_id=service_id,
-        service_name=service_id,
-        slot=1,
-        node_id=node,
-        addresses=[pb.TaskAddress(network_id="net", address=f"10.128.64.{len(task_id)}")],
-        **fields,
-    )
-
-
-def state(cluster: Cluster, task_id: str) -> int:
-    stored = cluster.world.tasks.get(task_id)
-    return stored.status.state if stored else -1
-
-
-def is_ready(cluster: Cluster, node_id: str) -> bool:
-    node = cluster.world.nodes.get(node_id)
-    return node is not None and node.state == pb.NODE_STATE_READY and node.serving
 
 
 async def test_a_new_node_is_registered_and_ready_once_it_has_applied_all_endpoints(cluster: Cluster) -> None:
@@ -197,20 +149,6 @@ async def test_a_slow_agent_gets_one_update_for_many_changes(cluster: Cluster) -
         agent.faults.clear()  # it had never heard of these tasks
 
 
-async def test_another_node_cannot_report_about_a_task(cluster: Cluster) -> None:
-    await cluster.put(NETWORK, service())
-    await cluster.lead()
-    owner, other = cluster.agent("n1", 1), cluster.agent("n2", 2)
-    async with owner.running(), other.running():
-        await cluster.put(task("t1"))
-        await eventually(lambda: state(cluster, "t1") == RUNNING and is_ready(cluster, "n2"))
-        other.held["t1"] = owner.held["t1"].__class__(cluster.world.tasks["t1"], pb.TaskStatus())
-        other.report("t1", state=pb.TASK_STATE_FAILED)
-        # It is told that the task is none of its own.
-        await eventually(lambda: "t1" not in other.held and other.all_stored)
-        assert state(cluster, "t1") == RUNNING
-
-
 async def test_a_node_is_down_after_its_silence_and_ready_again_when_it_has_applied(cluster: Cluster) -> None:
     await cluster.put(NETWORK, service())
     await cluster.lead(Timing(heartbeat_period=0.05, limits=Limits(down_after=0.4, apply_within=10), grace=0.4))
@@ -283,68 +221,6 @@ async def test_a_second_session_of_a_node_ends_the_first(cluster: Cluster) -> No
             assert first.sessions == second.sessions == 1
 
 
-@pytest.mark.parametrize("role", ["client", "etcd"])
-async def test_certificates_of_users_are_refused(cluster: Cluster, role: str) -> None:
-    await cluster.lead()
-    agent = cluster.agent("n1", role=role)
-    async with agent.running():
-        await eventually(lambda: agent.error)
-        assert agent.error and agent.error.code() == grpc.StatusCode.PERMISSION_DENIED
-        assert role in (agent.error.details() or "")
-    assert not cluster.world.nodes
-
-
-async def test_a_node_cannot_speak_for_another(cluster: Cluster) -> None:
-    await cluster.lead()
-    agent = cluster.agent("n1")
-    agent.hello.node_id = "n2"
-    async with agent.running():
-        await eventually(lambda: agent.error)
-        assert agent.error and agent.error.code() == grpc.StatusCode.PERMISSION_DENIED
-    assert not cluster.world.nodes
-
-
-async def test_an_address_that_is_none_or_lies_in_a_network_is_refused(cluster: Cluster) -> None:
-    await cluster.put(NETWORK)
-    await cluster.lead()
-    for address, code in (("nonsense", "INVALID_ARGUMENT"), ("10.128.3.4", "FAILED_PRECONDITION")):
-        agent = cluster.agent("n1", address=address)
-        async with agent.running():
-            await eventually(lambda agent=agent: agent.error)
-            assert agent.error and agent.error.code().name == code
-    assert not cluster.world.nodes
-
-
-async def test_a_manager_that_does_not_lead_names_the_leader(cluster: Cluster) -> None:
-    agent = cluster.agent("n1")
-    async with agent.running():
-        await cluster.lead()
-        await eventually(lambda: is_ready(cluster, "n1"))
-        await cluster.step_down()
-        await eventually(lambda: agent.sessions == 1 and agent.error is None)
-        await cluster.lead()
-        await eventually(lambda: agent.sessions == 2)
-
-
-async def test_a_deposed_leader_stores_nothing_and_ends_its_sessions(cluster: Cluster) -> None:
-    await cluster.put(NETWORK, service())
-    old = await cluster.lead()
-    agent = cluster.agent("n1")
-    async with agent.running():
-        await eventually(lambda: is_ready(cluster, "n1"))
-        await cluster.put(task("t1"))
-        await eventually(lambda: state(cluster, "t1") == RUNNING)
-        agent.behaviour.heartbeats = False
-        await cluster.lead()
-        cluster.servicer.term = None  # nobody to go to
-        agent.report("t1", health=pb.HEALTH_UNHEALTHY)
-        await eventually(lambda: not [s for s in old.sessions if not s.is_closed])
-        assert cluster.world.tasks["t1"].status.health == pb.HEALTH_NONE
-        cluster.servicer.term = cluster.term
-        await eventually(lambda: cluster.world.tasks["t1"].status.health == pb.HEALTH_UNHEALTHY)
-        assert agent.fence.leader_revision == cluster.leader_revision
-
-
 async def test_statuses_survive_an_outage_of_the_store(cluster: Cluster) -> None:
     await cluster.put(NETWORK, service())
     await cluster.lead()
@@ -415,17 +291,6 @@ async def test_a_successor_made_without_a_manager_is_adopted(cluster: Cluster) -
         agent.faults.clear()
 
 
-async def test_a_removed_node_loses_its_session(cluster: Cluster) -> None:
-    await cluster.lead()
-    agent = cluster.agent("n1", retry=60)
-    async with agent.running():
-        await eventually(lambda: is_ready(cluster, "n1"))
-        await cluster.delete(cluster.world.nodes["n1"])
-        assert cluster.term
-        term = cluster.term
-        await eventually(lambda: not term.sessions)
-
-
 class Impatient:
     """Derives as if each service had been empty for longer: it holds connections for two seconds."""
 
@@ -451,35 +316,3 @@ async def test_a_service_that_waits_for_endpoints_in_vain_refuses_when_its_time_
         revision = cluster.store.revision
         await eventually(lambda: not agent.endpoints["web"].hold)
         assert cluster.store.revision <= revision + 2, "by a timer, not by a change (but for the node's own state)"
-
-
-async def test_a_permit_is_given_by_a_certain_leader_to_a_node_that_is_ready(cluster: Cluster) -> None:
-    certain = True
-    term = await cluster.lead(Timing(heartbeat_period=60), is_certain=lambda: certain)
-    async with cluster.agent("n1", retry=60).running():
-        await eventually(lambda: is_ready(cluster, "n1"))
-        session = next(iter(term.sessions))
-        assert term.may_permit(session)
-        certain = False
-        assert not term.may_permit(session), "another may lead by now"
-        certain = True
-        async with cluster.agent("n1", retry=60).running():
-            await eventually(lambda: session not in term.sessions)
-            assert not term.may_permit(session), "another session of the node has taken over"
-    await eventually(lambda: not term.sessions)
-    assert not term.may_permit(session)
-
-
-async def test_a_node_that_was_removed_is_not_registered_again_by_its_old_session(cluster: Cluster) -> None:
-    term = await cluster.lead(Timing(heartbeat_period=0.02))
-    agent = cluster.agent("n1", retry=60)
-    async with agent.running():
-        await eventually(lambda: is_ready(cluster, "n1"))
-        session = next(iter(term.sessions))
-        await cluster.delete(cluster.world.nodes["n1"])
-        term.queue.add("node/n1")
-        session.received(wire.AgentMessage(heartbeat=wire.Heartbeat()))
-        await eventually(lambda: not term.sessions)
-        term.queue.add("node/n1")
-        await eventually(lambda: term.queue.is_idle)
-        assert not cluster.world.nodes
