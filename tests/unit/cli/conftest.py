@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.cli import Run
+from tests.unit.cli.composing import Service, Write
 
+from pyswarm_cli.compose.project import Project
 from pyswarm_core import contexts
+from pyswarm_core.v1 import spec_pb2 as spec
 
 if TYPE_CHECKING:
     from tests.support.fake_control import FakeControl
@@ -71,3 +75,24 @@ def running(run: Run, cluster: FakeControl) -> FakeControl:
     """web:v1 runs, with 3 replicas and a variable."""
     assert run("service", "deploy", "web", "registry.lab:5000/web:v1", "--replicas", "3", "-e", "A=1").exit_code == 0
     return cluster
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Write:
+    def write(text: str, **environ: str) -> Project:
+        path = tmp_path / "compose.yaml"
+        path.write_text(textwrap.dedent(text))
+        return Project.load(path, environ)
+
+    return write
+
+
+@pytest.fixture
+def service(compose: Write) -> Service:
+    """The spec of a service whose other keys are given, one a line."""
+
+    def build(*lines: str, top: str = "", **environ: str) -> spec.ServiceSpec:
+        body = "\n".join(f"    {line}" for line in ["image: web:v1", *lines])
+        return compose(f"services:\n  web:\n{body}\n{top}\n", **environ).service("web").spec
+
+    return build

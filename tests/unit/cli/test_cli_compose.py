@@ -1,8 +1,7 @@
-"""Compose files: every key takes effect, or is refused by name and line. The tables of both make it long."""
+"""Compose files: every key takes effect, or is refused by name and line."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,37 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.cli.composing import Service, Write
 
 from pyswarm_cli.compose import refusals
 from pyswarm_cli.compose.loader import ComposeError, load
-from pyswarm_cli.compose.project import ComposeService, Project
+from pyswarm_cli.compose.project import Project
 from pyswarm_core.v1 import spec_pb2 as spec
-
-Write = Callable[..., Project]
-
-
-@pytest.fixture
-def compose(tmp_path: Path) -> Write:
-    def write(text: str, **environ: str) -> Project:
-        path = tmp_path / "compose.yaml"
-        path.write_text(textwrap.dedent(text))
-        return Project.load(path, environ)
-
-    return write
-
-
-@pytest.fixture
-def service(compose: Write) -> Callable[..., spec.ServiceSpec]:
-    """The spec of a service whose other keys are given, one a line."""
-
-    def build(*lines: str, top: str = "", **environ: str) -> spec.ServiceSpec:
-        body = "\n".join(f"    {line}" for line in ["image: web:v1", *lines])
-        return compose(f"services:\n  web:\n{body}\n{top}\n", **environ).service("web").spec
-
-    return build
-
-
-Service = Callable[..., spec.ServiceSpec]
 
 
 def test_the_least_there_is(service: Service) -> None:
@@ -384,63 +358,12 @@ def test_networks_and_volumes_refused(compose: Write, text: str, words: str) -> 
         compose(f"services: {{web: {{image: a}}}}\n{text}\n").service("web")
 
 
-def test_relative_paths_begin_at_the_file(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    made = service("volumes: ['./a:/a', '../b:/b', '~/c:/c', {type: bind, source: d, target: /d}]")
-    assert [m.source for m in made.task.container.mounts] == [
-        str(tmp_path / "a"),
-        str(tmp_path.parent / "b"),
-        "/home/me/c",
-        str(tmp_path / "d"),
-    ]
-
-
-def test_variables_from_dot_env_and_the_environment(compose: Write, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("TAG=file\nONLY=here\n")
-    lines = ["image: web:${TAG}", "hostname: ${ONLY}", "user: ${UNSET}", "command: echo $$HOME"]
-    text = "services:\n  web:\n" + "".join(f"    {line}\n" for line in lines)
-    found: ComposeService = compose(text, TAG="environment").service("web")
-    assert found.spec.task.container.image == "web:environment"
-    assert found.spec.task.container.hostname == "here"
-    assert list(found.spec.task.container.args) == ["echo", "$HOME"]
-    assert len(found.warnings) == 1 and "compose.yaml:5: the variable UNSET is not set" in found.warnings[0]
-
-
-def test_env_files_come_before_environment(service: Service, tmp_path: Path) -> None:
-    (tmp_path / "a.env").write_text("A=a\nB=a\nSHELL_ONLY\n")
-    (tmp_path / "b.env").write_text("B=b\nC=b\n")
-    made = service(
-        "environment: {C: own, PASSED: }",
-        "env_file: [a.env, b.env, {path: none.env, required: false}]",
-        SHELL_ONLY="s",
-        PASSED="p",
-    )
-    assert list(made.task.container.env) == ["A=a", "B=b", "SHELL_ONLY=s", "C=own", "PASSED=p"]
-
-
-def test_a_broken_env_file_names_its_own_line(service: Service, tmp_path: Path) -> None:
-    (tmp_path / "a.env").write_text("A=1\nnot a line\n")
-    with pytest.raises(ComposeError, match=r"a\.env:2: 'not a line' is not KEY=VALUE"):
-        service("env_file: a.env")
-
-
 @given(st.text(alphabet="abc:{}[]-,&*!|>'\"#%@ \n\t~<0", max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         load(text, "f")
     except ComposeError as error:
         assert str(error).startswith("f")
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ComposeError, match="cannot be read: no such file"):
-        Project.load(tmp_path / "nowhere.yaml", {})
-    with pytest.raises(ComposeError, match="this is a folder"):
-        Project.load(tmp_path, {})
-    binary = tmp_path / "binary.yaml"
-    binary.write_bytes(b"services:\n  \xff\n")
-    with pytest.raises(ComposeError, match=r"binary\.yaml:2: the file is not UTF-8"):
-        Project.load(binary, {})
 
 
 def test_the_example() -> None:
