@@ -109,7 +109,7 @@ class Authority:
         role: Role,
         names: Sequence[str] = (),
         addresses: Sequence[str] = (),
-        days: int = IDENTITY_DAYS,
+        days: float = IDENTITY_DAYS,
     ) -> Identity:
         """A new key and certificate. `names` (DNS) and `addresses` (IP) are added to the name that ours verify; etcd's
         own tools and its members verify those. Raises InvalidInput for an unknown role or a malformed address."""
@@ -129,7 +129,7 @@ class Authority:
         role: Role,
         names: Sequence[str] = (),
         addresses: Sequence[str] = (),
-        days: int = IDENTITY_DAYS,
+        days: float = IDENTITY_DAYS,
     ) -> bytes:
         """As `issue`, for a key whose private half is elsewhere. PEM."""
         from cryptography import x509
@@ -279,7 +279,7 @@ def _certificate(pem: bytes) -> x509.Certificate:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: float
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 

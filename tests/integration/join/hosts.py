@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,11 @@ class Bare:
     @property
     def address(self) -> str:
         return self.host.address
+
+    @property
+    def context(self) -> Path:
+        """Of root on the host: its folder as this process sees it."""
+        return self.host.data / Path(CONFIG).relative_to("/var/lib/pyswarm") / "contexts" / "default"
 
     def run(self, *words: str, code: int | None = 0) -> str:
         """`pyswarm WORDS…` on the host; returns stdout, or stderr when it fails as it should."""

@@ -43,6 +43,7 @@ def _methods() -> dict[str, MethodDescriptor]:
 
 METHODS = _methods()
 SERVED = {n: m for n, m in METHODS.items() if m.containing_service.full_name not in policy.OPEN}
+EXPIRED = -0.01  # days; a certificate is good until the end of the second that it names
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 
@@ -128,7 +129,7 @@ async def test_strangers_are_refused_by_tls(address: str, authority: tls.Authori
     else:
         signer = authority if caller == "expired" else tls.Authority.create("test")
         role: tls.Role = "manager" if caller == "foreign-manager" else "client"
-        given = signer.issue(common_name="stranger", role=role, days=0 if caller == "expired" else 1)
+        given = signer.issue(common_name="stranger", role=role, days=EXPIRED if caller == "expired" else 1)
         dialled = channel(address, grpc.ssl_channel_credentials(trusted, given.key_pem, given.cert_pem))
     async with dialled:
         error = await call(dialled, name)

@@ -139,7 +139,7 @@ def test_a_workers_certificate_does_not_open_etcd(bare: list[Bare], worker: Bare
 
 
 def test_roots_context_renews_itself(bare: list[Bare], token: str) -> None:
-    first, context = bare[0], bare[0].host.data / "root-context" / "contexts" / "default"
+    first, context = bare[0], bare[0].context
     old = tls.Identity.load(context)
     short = authority_of(first).certify(
         public_key_of(request_of(old.key_pem)), common_name=old.subject.common_name, role="client", days=60 / 86400

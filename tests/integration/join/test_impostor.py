@@ -55,7 +55,7 @@ def _impostors() -> dict[str, tuple[bytes, bytes]]:
     foreign = tls.Authority.create("real")
     server = foreign.issue(common_name="m", role="manager")
     worker = REAL.issue(common_name="w", role="worker")
-    expired = REAL.issue(common_name="m", role="manager", days=0)
+    expired = REAL.issue(common_name="m", role="manager", days=-0.01)
     return {
         "foreign": (server.key_pem, server.cert_pem + foreign.ca_pem),
         "foreign, and shows the real authority": (server.key_pem, server.cert_pem + REAL.ca_pem),

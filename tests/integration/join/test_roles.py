@@ -47,7 +47,7 @@ def record(host: Bare) -> dict[str, Any]:
 
 
 def context_managers(host: Bare) -> list[str]:
-    path = host.host.data / "root-context" / "contexts" / "default" / "context.json"
+    path = host.context / "context.json"
     return json.loads(path.read_text())["managers"] if path.exists() else []
 
 
