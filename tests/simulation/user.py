@@ -86,6 +86,7 @@ class User:
         for one in wanted:
             if not one.ports:
                 one.ports.add(target=80, published=8000 + number)
+            one.ports[0].mode = spec.PUBLISH_MODE_INGRESS  # on hosts both would be admitted, and have no room there
             one.endpoint_mode = spec.ENDPOINT_MODE_VIP
         await asyncio.gather(*(self.create(one, rng) for one in wanted))
 
