@@ -111,6 +111,9 @@ class HostWatcher:
     def extends(self, host: Host, until: float) -> None:
         self._writers.extends(host, until)
 
+    def permitted(self, host: Host, sent_at: float) -> None:
+        self._writers.permitted(host, sent_at)
+
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None:
         for other in self.hosts.values():
             if not other.is_up or other.node_id not in self._truth.nodes:

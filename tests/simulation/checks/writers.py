@@ -4,6 +4,7 @@ The numbers are the argument's, not the product's: what the product believes is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 STOPPED, KILLED = 15.0, 25.0  # of its host's seconds, from the sending of the last heartbeat that was answered
 SLACK = 0.05
+DECIDED = 0.5  # from the decision to stop a container until its signal
 REARMED = 3.0  # seconds after somebody has killed a fuse; not where everything is slow
 
 
@@ -31,7 +33,7 @@ class Writers:
         self._truth = truth
         self._findings = findings
         self._bare_since: dict[str, float] = {}  # container without a fuse → since when
-        self._lapsed: dict[str, None] = {}
+        self._lapsed: dict[str, float] = {}  # container whose permit was over → until when it may be told to stop
         truth.listeners.append(self._stored)
 
     def starts(self, host: Host, container: Container) -> None:
@@ -58,12 +60,18 @@ class Writers:
         first told to stop."""
         if not container.task.spec.exclusive:
             return False
-        if host.boot_time() >= host.permitted + STOPPED - SLACK:
-            self._lapsed[container.task.id] = None
-        if container.task.id not in self._lapsed:
+        if _has_lapsed(host):
+            self._lapsed[container.task.id] = math.inf
+        if self._lapsed.get(container.task.id, -math.inf) < world_time():
             return False
         self.hurt(container.task.service_id)
         return True
+
+    def permitted(self, host: Host, sent_at: float) -> None:
+        """A heartbeat of then is answered. What was over before may have been decided upon, and is told to stop now."""
+        if _has_lapsed(host):
+            self._lapsed.update((i, world_time() + DECIDED) for i in host.containers if i not in self._lapsed)
+        host.permitted = max(host.permitted, sent_at)
 
     def extends(self, host: Host, until: float) -> None:
         """The host's permit is written down."""
@@ -120,6 +128,10 @@ class Writers:
         self._findings.add(
             invariant, f"{task.service_name}.{task.slot} {task.id} on {host.name} {text}", task.id, host.node_id
         )
+
+
+def _has_lapsed(host: Host) -> bool:
+    return host.boot_time() >= host.permitted + STOPPED - SLACK
 
 
 def _exclude(one: pb.Task, other: pb.Task) -> bool:
