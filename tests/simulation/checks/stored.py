@@ -16,6 +16,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
 OFTEN, MOST_TASKS = 10.0, 40  # seconds, and tasks that one service may be given in so many
+LATE = 5.0  # seconds that a leader may be behind when it makes a task
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
 
 
@@ -28,6 +29,7 @@ class StoredChecks:
         self._created: dict[str, deque[float]] = {}  # service → when its last tasks were made
         self._holders: dict[tuple[str, str], str] = {}
         self._held: dict[str, set[tuple[str, str]]] = {}
+        self._room_before: dict[str, tuple[float, tuple[int, int]]] = {}  # service → when its last, larger one ended
         self._spec_before: dict[str, spec.ServiceSpec] = {}  # rollout → the service's spec before it
         self._rollouts: dict[str, None] = {}
         self.released_at: dict[str, float] = {}  # task → simulated seconds
@@ -166,9 +168,8 @@ class StoredChecks:
         if service is None or (task.predecessor_id and task.status.state >= pb.TASK_STATE_ACCEPTED):
             return  # a successor that an agent has made
         nodes = self._truth.nodes
-        size = len(nodes) if service.spec.mode == spec.SERVICE_MODE_GLOBAL else service.spec.replicas
-        policies = (service.spec.update, service.spec.rollback, service.previous_spec.update)
-        surge = max(1, *(policy.parallelism or size for policy in policies))
+        at, before = self._room_before.get(service.id, (0.0, (0, 0)))
+        size, surge = max(self._room(service), before if world_time() - at <= LATE else (0, 0), key=sum)
         wanted = [
             one
             for one in self._truth.tasks_of_service(service.id)
@@ -181,9 +182,20 @@ class StoredChecks:
 
     # ---- services and rollouts ----
 
+    def _room(self, service: pb.Service) -> tuple[int, int]:
+        """Replicas and surge."""
+        is_global = service.spec.mode == spec.SERVICE_MODE_GLOBAL
+        size = len(self._truth.nodes) if is_global else service.spec.replicas
+        policies = (service.spec.update, service.spec.rollback, service.previous_spec.update)
+        return size, max(1, *(policy.parallelism or size for policy in policies))
+
     def _service(self, old: pb.Service | None, new: pb.Service | None) -> None:
         if new is None or old is None:
             return
+        now, room = world_time(), self._room(old)
+        at, before = self._room_before.get(new.id, (0.0, (0, 0)))
+        if now - at > LATE or sum(room) >= sum(before):
+            self._room_before[new.id] = now, room
         if new.spec_version < old.spec_version:
             self._findings.add("an acknowledged deploy survives", "a service's version went back", new.id)
         if new.rollout_id != old.rollout_id:
