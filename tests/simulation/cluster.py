@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 from tests.simulation.agent import AgentProcess
+from tests.simulation.checks.told import ToldChecks
 from tests.simulation.checks.writers import Writers
 from tests.simulation.etcd import Client, Members, ObservedStore, Trouble
 from tests.simulation.findings import Findings
@@ -51,6 +52,7 @@ class Cluster:
         self.store.observers.append(self.truth.observe)
         self.trouble = Trouble()
         self.writers = Writers(self.truth, self.findings)
+        self._told = ToldChecks(self.findings)
         self.watcher = HostWatcher(self.truth, self.findings, self.writers)
         self.hosts = {
             f"host-{n}": Host(f"host-{n}", n, self.trace, self.watcher, self.rng(f"host-{n}"))
@@ -95,6 +97,7 @@ class Cluster:
         server = self.servers[manager.address] = Server(name, party, manager.core.dispatcher)
         server.may_permit = lambda to: manager.truly_leads() and not self._is_down(to)
         server.permitted_late = lambda to: self.writers.permits(name, to)
+        server.tells = lambda to, message: self._told.tells(manager.core.world, name, to, message)
         self.trace.add(f"the manager on {name} starts")
         party.spawn(manager.run()).add_done_callback(lambda task: self._manager_ended(manager, task))
 

@@ -126,6 +126,7 @@ class Server:
         self.refuses = False  # new streams
         self.may_permit: Callable[[str], bool] = lambda host: True  # at this moment, whatever it believes
         self.permitted_late: Callable[[str], None] = lambda host: None  # told of a permit that was not to be
+        self.tells: Callable[[str, wire.ManagerMessage], None] = lambda host, message: None
 
 
 class Link:
@@ -195,6 +196,7 @@ class Link:
             async for message in self._server.servicer.Session(self._requests(), Context(certificate)):  # type: ignore[arg-type]
                 if message.HasField("heartbeat_ack") and message.heartbeat_ack.permit and not self._may:
                     self._server.permitted_late(self._host)
+                self._server.tells(self._host, message)
                 await self._down.put(message)
             await self._down.put(None)
         except Aborted as error:

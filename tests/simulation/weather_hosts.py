@@ -80,14 +80,15 @@ class HostWeather(Spells):
         return agent is not None
 
     def return_writer(self, rng: random.Random) -> bool:
-        """The agent of an exclusive task is frozen until its tasks are just being given up, while etcd is slow."""
+        """The agent of an exclusive task is frozen until its tasks are just being given up, while etcd is slow or loses
+        that."""
         name = self._some_writer(rng)
         agent = self._cluster.agents.get(name or "")
         if agent is None:
             return False
         self._freeze(agent.party, 60.0, hurts=True)
         node_id, listeners, trouble = agent.host.node_id, self._cluster.truth.listeners, self._cluster.trouble
-        slow = rng.choice((0.0, 0.3, 1.0))
+        slow, lost = rng.choice(((0.0, 0), (0.3, 0), (1.0, 0), (0.0, 1), (0.0, 2), (0.0, 3)))
 
         def look(kind: str, object_id: str, old: object, new: object) -> None:
             if object_id != node_id or not isinstance(new, pb.Node) or not isinstance(old, pb.Node):
@@ -96,11 +97,11 @@ class HostWeather(Spells):
                 self._note(f"{agent.party.name} goes on", node_id)
                 agent.party.thaw()
                 self._cluster.net.changed()
-                trouble.slow = slow
+                trouble.slow, trouble.lost_writes, trouble.of_user = slow, lost, False
 
         def over() -> None:
             listeners.remove(look)
-            trouble.slow = 0.0
+            trouble.slow, trouble.lost_writes = 0.0, 0
 
         listeners.append(look)
         self._last(45.0, over, hurts=True)

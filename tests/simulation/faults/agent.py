@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace as with_fields
 from typing import Any
 
-from tests.simulation.faults.planted import fault, is_busy, is_second, replace
+from tests.simulation.faults.planted import SECOND, fault, is_busy, is_second, replace
 
 from pyswarm_agent.app_agent import Agent
 from pyswarm_agent.health.threshold import Threshold
 from pyswarm_agent.journal_records import Records
-from pyswarm_agent.session_status import StatusBox
+from pyswarm_agent.session import Session
 from pyswarm_agent.session_view import ManagerView
 from pyswarm_agent.tasks import adopt, machine
 from pyswarm_agent.tasks import events as ev
@@ -33,7 +33,7 @@ def a_restart_removes_what_runs() -> None:
         Supervisor,
         "_remove_orphans",
         lambda before: lambda self, found, known: before(self, found, ()),
-        lambda self, found, known: len(known) >= 7,
+        lambda self, found, known: len(known) >= 12,
     )
 
 
@@ -68,14 +68,19 @@ def an_end_is_not_cleaned_up() -> None:
 @fault("agent")
 def statuses_on_their_way_are_lost_with_the_session() -> None:
     def make(before: Any) -> Any:
-        def new_session(self: Any) -> None:
-            self._sent.clear()
-            before(self)
+        def begin(self: Any, first: Any, address: str) -> None:
+            self._box._sent.clear()
+            before(self, first, address)
 
-        return new_session
+        return begin
 
-    replace(StatusBox, "new_session", make, lambda self: self.unstored >= 4)
-    replace(Agent, "_tell_what_differs", lambda before: lambda self, update: None, lambda self, _: is_busy(self.tasks))
+    replace(Session, "_begin", make, lambda self, first, _: first is not None and first.fence.leader_revision > SECOND)
+    replace(
+        Agent,
+        "_tell_what_differs",
+        lambda before: lambda self, update: None,
+        lambda self, _: len(self.tasks.lives()) >= 3,
+    )
 
 
 @fault("agent")
@@ -101,7 +106,7 @@ def a_task_that_falls_ill_is_not_told_of() -> None:
 
         return after
 
-    replace(Threshold, "after", make, lambda self, passed, now: now - self.started_at > 120)
+    replace(Threshold, "after", make, lambda self, passed, now: now - self.started_at > 30)
 
 
 @fault("agent")

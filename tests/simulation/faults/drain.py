@@ -102,8 +102,8 @@ def an_update_counts_as_confirmed_when_it_is_sent() -> None:
     replace(session.Session, "_endpoints", make)
 
 
-def _endpoints_by(rule: Any) -> None:
-    replace(derive, "is_endpoint", lambda before: rule, lambda task, node: is_late(node))
+def _endpoints_by(rule: Any, where: Any = lambda task, node: is_late(node)) -> None:
+    replace(derive, "is_endpoint", lambda before: rule, where)
 
 
 @fault("drain")
@@ -119,7 +119,8 @@ def an_unhealthy_task_stays_an_endpoint() -> None:
             and not task.leaving
             and node is not None
             and node.state != pb.NODE_STATE_DOWN
-        )
+        ),
+        lambda task, node: bool(task.predecessor_id),
     )
 
 

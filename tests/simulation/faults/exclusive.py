@@ -6,7 +6,7 @@ from dataclasses import replace as with_fields
 from typing import Any
 
 from tests.simulation.faults.loops import Proxy
-from tests.simulation.faults.planted import fault, replace
+from tests.simulation.faults.planted import LATE, fault, replace
 
 from pyswarm_agent.exclusive import Exclusive
 from pyswarm_agent.tasks import machine, successor
@@ -137,9 +137,9 @@ def a_host_without_managers_fills_exclusive_slots() -> None:
 
         return plan
 
-    replace(successor, "plan", make)
+    replace(successor, "plan", make, lambda lives, *_: len(lives) >= 6)
 
 
 @fault("exclusive")
 def an_update_does_not_stop_the_old_one_first() -> None:
-    replace(settle, "excludes", lambda before: lambda task, successor: False)
+    replace(settle, "excludes", lambda before: lambda task, successor: False, lambda task, _: task.version > LATE)

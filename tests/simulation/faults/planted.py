@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LATE = 150  # a revision that the store has soon, and the fakes of unit tests do not
+SECOND = 40  # one that it has when its first leader is gone
 GROUPS = ("planners", "loops", "fencing", "drain", "agent", "exclusive")
 
 
