@@ -157,7 +157,8 @@ class Client:
         own = members.hosts.index(host) if host in members.hosts else 0
         self._order = [*members.hosts[own:], *members.hosts[:own]]
         self.is_cut_off = False  # this process reaches no member, though its host does
-        self.late_for = 0.0  # its writes arrive at least so many seconds late, and it hears no answer
+        # Where its writes are late: who is given what makes one happen. It hears no answer.
+        self.delay: Callable[[Callable[[], None]], object] | None = None
         self.hindered_at = -1e9  # simulated seconds: when it last did not get at once what it asked for
         self.before_write: Callable[[Sequence[Op]], None] = lambda ops: None
         self.after_write: Callable[[Sequence[Op]], None] = lambda ops: None
@@ -273,8 +274,8 @@ class Client:
         rng, trouble = self._rng, self._trouble
         await self._pause(self._host, member)
         lost = rng.random()
-        if self.late_for:
-            later(self.late_for, self._happen_late, member, call)
+        if self.delay is not None:
+            self.delay(lambda: self._happen_late(member, call))
             await self._lose(deadline)
         if lost < trouble.lost_request or not self._reaches(member) or not self._members.is_alive(member):
             await self._lose(deadline)

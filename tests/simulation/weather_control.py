@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Sequence
 
 from tests.simulation.manager import ManagerProcess
 from tests.simulation.spells import Spells
 from tests.simulation.virtual import later
+
+from pyswarm_core.kinds import LEADER_KEY
+from pyswarm_core.store.base import Event, EventKind
 
 
 class ControlWeather(Spells):
@@ -86,22 +90,42 @@ class ControlWeather(Spells):
                     link.sever()
 
     def delay_writes(self, rng: random.Random) -> bool:
-        """They arrive when another one leads already."""
+        """They arrive when another one leads already, or just between the two: the next leader does first whatever the
+        one before had to do, and afterwards all that it wrote is overtaken."""
         manager = self._cluster.leader()
         if manager is None:
             return False
         self._note(f"writes of the manager on {manager.host.name} are late")
-        manager.client.late_for = rng.uniform(5.5, 12.0)
-        dies = rng.random() < 0.6
+        dies = rng.random() < 0.75
+        if dies and rng.random() < 0.8:
+            manager.client.delay = self._at_next_term(rng)
+        else:
+            seconds = rng.uniform(5.5, 12.0)
+            manager.client.delay = lambda arrive: later(seconds, arrive)
 
         def end() -> None:
-            manager.client.late_for = 0.0
+            manager.client.delay = None
             if dies and self._cluster.managers.get(manager.host.name) is manager:
                 self._cluster.kill_manager(manager.host.name)
                 later(rng.uniform(0.3, 9.0), self._cluster.start_manager, manager.host.name)
 
         self._last(rng.uniform(1.0, 4.0), end)
         return True
+
+    def _at_next_term(self, rng: random.Random) -> Callable[[Callable[[], None]], object]:
+        """Takes writes that are to happen when the leader's key goes, or when it is the next one's."""
+        held: list[Callable[[], None]] = []
+        awaited = rng.choice((EventKind.DELETE, EventKind.PUT))
+        observers = self._cluster.store.observers
+
+        def observe(revision: int, events: Sequence[Event]) -> None:
+            if any(event.entry.key == LEADER_KEY and event.kind is awaited for event in events):
+                observers.remove(observe)
+                for arrive in held:
+                    later(rng.uniform(0.0, 0.01), arrive)
+
+        observers.append(observe)
+        return held.append
 
     # ---- etcd ----
 

@@ -15,7 +15,7 @@ from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
-OFTEN, MOST_TASKS = 10.0, 40  # seconds, and tasks that one service may be given in so many
+OFTEN, MOST_TASKS = 10.0, 40  # seconds, and tasks that one version of a service may be given in so many
 LATE = 5.0  # seconds that a leader may be behind when it makes a task
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
 
@@ -26,7 +26,7 @@ class StoredChecks:
         self._findings = findings
         self._hosts = {host.node_id: host for host in hosts.values()}
         self._task_ids: dict[str, None] = {}
-        self._created: dict[str, deque[float]] = {}  # service → when its last tasks were made
+        self._created: dict[tuple[str, int], deque[float]] = {}  # service, version → when its last tasks were made
         self._holders: dict[tuple[str, str], str] = {}
         self._held: dict[str, set[tuple[str, str]]] = {}
         self._room_before: dict[str, tuple[float, tuple[int, int]]] = {}  # service → when its last, larger one ended
@@ -157,7 +157,7 @@ class StoredChecks:
     def _pace(self, task: pb.Task) -> None:
         """Tasks that cannot live are not made one after the other."""
         now = world_time()
-        created = self._created.setdefault(task.service_id, deque(maxlen=MOST_TASKS))
+        created = self._created.setdefault((task.service_id, task.spec_version), deque(maxlen=MOST_TASKS))
         if len(created) == MOST_TASKS and now - created[0] < OFTEN:
             self._say("what fails is not tried again at once", task, f"{MOST_TASKS} tasks in {now - created[0]:.1f} s")
         created.append(now)
