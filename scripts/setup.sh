@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(python3-venv etcd-server conmon catatonit skopeo buildah golang-github-containers-common nftables
+packages=(python3-venv etcd-server etcd-client conmon catatonit skopeo buildah golang-github-containers-common nftables
   conntrack iproute2 procps util-linux docker-registry busybox-static prometheus
   mmdebstrap openssh-client curl faketime)
 

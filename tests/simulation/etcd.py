@@ -44,7 +44,7 @@ class ObservedStore(MemoryStore):
         super()._write(ops)
         if self._revision != before:
             revision, events = self._log[-1]
-            for observer in self.observers:
+            for observer in tuple(self.observers):  # some leave when they have seen what they wait for
                 observer(revision, events)
 
 
