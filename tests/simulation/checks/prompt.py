@@ -5,6 +5,7 @@ The world that is left when all faults have ended hides what was late: somebody 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pyswarm_core.kinds import Stored
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager import planners
-from pyswarm_manager.plan import Plan, Put
+from pyswarm_manager.plan import Plan, Put, earliest
 from pyswarm_manager.scheduler.constraints import matches
 
 # Seconds.
@@ -54,6 +55,8 @@ class Prompt:
         self._quiet = Quiet(cluster, is_managed)
         self._since: dict[object, float] = {}
         self._planners = planners.real()
+        self._planned: object = None  # upon what the planners found nothing to do
+        self._plan_at = 0.0  # when time alone may give them something
 
     async def run(self) -> None:
         while True:
@@ -75,9 +78,15 @@ class Prompt:
             yield from self._slots()
             yield from self._overtaken()
             yield from self._drained()
+        fit = {
+            address.address
+            for task in self._truth.tasks.values()
+            if serves(task, self._truth.nodes)
+            for address in task.addresses
+        }
         for name in self._cluster.hosts:
             if min(led_for, self._quiet.host_for(name)) > TOLD:
-                yield from self._endpoints(name)
+                yield from self._endpoints(name, fit)
                 if is_retried:
                     yield from self._known(name)
 
@@ -103,11 +112,16 @@ class Prompt:
         if world_time() - leader.host.jumped_at < SET:
             return
         truth, acks, now = self._truth, leader.core.term.dispatcher.acks, leader.host.now()
+        seen = (leader, truth.revision, *(acks.applied(node_id) for node_id in truth.nodes))
+        if seen == self._planned and now < self._plan_at:
+            return  # they found nothing to do, and would find the same
         plans: list[tuple[str, Plan]] = [("", self._planners.assign(truth, now))]
         plans.append(("", self._planners.drain(truth, acks, now)))
         for service_id in sorted({*truth.services, *(task.service_id for task in truth.tasks.values())}):
             plans.append((service_id, self._planners.allocate(truth, service_id, now)))
             plans.append((service_id, self._planners.converge(truth, acks, service_id, now, random.Random(0))))
+        self._planned = None if any(plan for _, plan in plans) else seen
+        self._plan_at = earliest(*(plan.wake_at for _, plan in plans)) or math.inf
         for service_id, plan in plans:
             if gist := _gist(plan):
                 about = (service_id, *(task_id for _, _, task_id, _ in gist if task_id))
@@ -177,18 +191,13 @@ class Prompt:
 
     # ---- the hosts' ----
 
-    def _endpoints(self, name: str) -> Iterator[Late]:
-        """What is stored of a task is in the balancers soon: none sends to one that is not healthy."""
+    def _endpoints(self, name: str, fit: set[str]) -> Iterator[Late]:
+        """What is stored of a task is in the balancers soon: none sends to one that is not healthy. `fit`: the
+        addresses of those that serve."""
         host, truth = self._cluster.hosts[name], self._truth
         node = truth.nodes.get(host.node_id)
         if node is None or host.state is None:
             return
-        fit = {
-            address.address
-            for task in truth.tasks.values()
-            if serves(task, truth.nodes)
-            for address in task.addresses
-        }  # fmt: skip
         for service in host.state.services.values():
             if service.service_id.startswith("host:"):
                 continue
