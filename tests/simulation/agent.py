@@ -36,6 +36,7 @@ from pyswarm_agent.journal_records import Records
 from pyswarm_agent.network.node import NodeNetwork
 from pyswarm_agent.session import SessionOver, Stream
 from pyswarm_agent.session_dial import Dialer
+from pyswarm_agent.tasks.life import Phase
 from pyswarm_agent.tasks.request import Here
 from pyswarm_core.v1 import dispatcher_pb2 as wire
 from pyswarm_core.v1 import endpoints_pb2 as ep
@@ -113,6 +114,16 @@ class AgentProcess:
         runtime.task_of = self._task
         self.agent = Agent(parts, Dialer(managers, self._rng), host.now, loop.time, loop.time)
         await self.agent.run()
+
+    def starts_writer(self) -> bool:
+        """An exclusive task of its is just being started."""
+        lives = self.agent.tasks.lives().values() if self.agent is not None else ()
+        return any(
+            life.task.spec.exclusive
+            and life.phase in (Phase.READY, Phase.STARTING)
+            and life.task.desired_state == pb.TASK_STATE_RUNNING
+            for life in lives
+        )
 
     def _task(self, task_id: str) -> pb.Task:
         assert self.agent is not None

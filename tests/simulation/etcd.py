@@ -127,6 +127,7 @@ class Trouble:
         self.slow = 0.0  # the longest that a call may take more
         self.lost_writes = 0  # how many of the next writes of objects nobody hears of, most of which do not happen
         self.of_user = False  # those are the user's, not the leader's
+        self.lost_key: str | None = None  # only writes that begin with this key are lost; "": with that of the next one
         self.stalled: set[str] = set()  # hosts whose watches stand still, without a word
 
     def takes(self, ops: Sequence[Op]) -> bool:
@@ -136,6 +137,10 @@ class Trouble:
             return False
         if not any(key.startswith(PREFIX) and key.split("/")[3] in MESSAGES for key in keys):
             return False
+        if self.lost_key is not None and (self.lost_key or keys[0]) != keys[0]:
+            return False
+        if self.lost_key is not None:
+            self.lost_key = keys[0]
         self.lost_writes -= 1
         return True
 

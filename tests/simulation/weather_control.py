@@ -158,9 +158,13 @@ class ControlWeather(Spells):
         self._last(rng.uniform(3, 30), mend)
 
     def lose_writes(self, rng: random.Random) -> None:
-        """A few, one after the other, and nothing else: whoever leads goes on leading, and nobody is looked at anew."""
+        """A few, one after the other, and nothing else: whoever leads goes on leading, and nobody is looked at anew. Or
+        one with all its repetitions, so that whoever wrote it has failed."""
         trouble = self._cluster.trouble
         trouble.lost_writes, trouble.of_user = rng.choice((1, 1, 3, 4, 6)), rng.random() < 0.4
+        trouble.lost_key = None
+        if not trouble.of_user and rng.random() < 0.5:
+            trouble.lost_writes, trouble.lost_key = rng.choice((3, 4, 7)), ""
         self._last(20.0, lambda: setattr(trouble, "lost_writes", 0))
 
     def slow_store(self, rng: random.Random) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.simulation.agent import AgentProcess
 from tests.simulation.calm import Calm
 from tests.simulation.cluster import Cluster
 from tests.simulation.host import Container, Host
@@ -97,7 +98,7 @@ class HostWeather(Spells):
                 self._note(f"{agent.party.name} goes on", node_id)
                 agent.party.thaw()
                 self._cluster.net.changed()
-                trouble.slow, trouble.lost_writes, trouble.of_user = slow, lost, False
+                trouble.slow, trouble.lost_writes, trouble.of_user, trouble.lost_key = slow, lost, False, None
 
         def over() -> None:
             listeners.remove(look)
@@ -171,19 +172,21 @@ class HostWeather(Spells):
         return self._kill_agent(self._some_host(rng).name, rng.uniform(10, 60), hurts=True)
 
     def kill_agent_at_write(self, rng: random.Random) -> bool:
-        """Before one of its next writes to the journal."""
+        """Before one of its next writes to the journal; or any agent while it starts an exclusive task, to be back
+        while the permit that it had is good."""
         name, left = self._some_host(rng).name, rng.randrange(1, 25)
+        of_start = rng.random() < 0.4
+        if of_start:
+            left = rng.randrange(1, 3)
 
-        def look(agent: object) -> None:
+        def look(agent: AgentProcess) -> None:
             nonlocal left
-            running = self._cluster.agents.get(name)
-            if running is None or agent is not running:
-                return
-            left -= 1
-            if left == 0:
-                self._cluster.at_journal_write = lambda agent: None
-                self.happened["an agent is killed at a write"] += 1
-                self._kill_agent(name, rng.uniform(0.1, 5.0), hurts=False)
+            if agent.starts_writer() if of_start else agent is self._cluster.agents.get(name):
+                left -= 1
+                if left == 0:
+                    self._cluster.at_journal_write = lambda agent: None
+                    self.happened["an agent is killed at a write"] += 1
+                    self._kill_agent(agent.host.name, rng.uniform(0.1, 5.0), hurts=False)
 
         self._cluster.at_journal_write = look
         return False
