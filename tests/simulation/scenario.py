@@ -70,7 +70,8 @@ ACTIONS = {
     "change one's mind": 8,
 }
 # While etcd does not say, or not soon, what has become of a write, somebody is to write: soon after these faults begin.
-UNSURE, SOON = ("etcd loses answers", "writes are lost", "etcd is slow", "a member is killed"), 8.0  # seconds
+UNSURE = ("a leader's writes are late", "etcd loses answers", "writes are lost", "etcd is slow", "a member is killed")
+SOON = 8.0  # seconds
 CHANGES = {"update": 4, "scale": 3, "deploy": 2, "remove": 2, "change one's mind": 1}
 
 

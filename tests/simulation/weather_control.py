@@ -96,9 +96,10 @@ class ControlWeather(Spells):
         if manager is None:
             return False
         self._note(f"writes of the manager on {manager.host.name} are late")
-        dies = rng.random() < 0.75
+        dies, seconds_left = rng.random() < 0.75, rng.uniform(1.0, 4.0)
         if dies and rng.random() < 0.8:
             manager.client.delay = self._at_next_term(rng)
+            seconds_left *= 2
         else:
             seconds = rng.uniform(5.5, 12.0)
             manager.client.delay = lambda arrive: later(seconds, arrive)
@@ -109,7 +110,7 @@ class ControlWeather(Spells):
                 self._cluster.kill_manager(manager.host.name)
                 later(rng.uniform(0.3, 9.0), self._cluster.start_manager, manager.host.name)
 
-        self._last(rng.uniform(1.0, 4.0), end)
+        self._last(seconds_left, end)
         return True
 
     def _at_next_term(self, rng: random.Random) -> Callable[[Callable[[], None]], object]:
