@@ -166,6 +166,9 @@ class AgentProcess:
         return link
 
     def died(self) -> None:
+        if self.host.disk.lacks:
+            self.host.newest_fence = wire.Fence()  # it could not be written down; docs/adr/0015 names that
+            self.host.disk.lacks = False
         for link in self.links:
             link.agent_died()
 
@@ -182,6 +185,7 @@ class _Heard:
         self._by_seq: dict[int, dict[str, bool]] = {}
         self._seq = 0
         self._stale: wire.Fence | None = None
+        self._fresh: wire.Fence | None = None  # of a message that the agent may yet die of, before it does anything
         self._beats: dict[float, float] = {}  # what a heartbeat says of its sending → when it was sent, by its clock
         self._is_complete = False  # it was told a complete set
 
@@ -190,6 +194,8 @@ class _Heard:
         if self._stale is not None:
             self._ears.obeyed_stale(self._host, self._stale, self._host.newest_fence)
             self._stale = None
+        if self._fresh is not None:
+            self._host.newest_fence, self._fresh = self._fresh, None
         if message is None:
             return
         fence, newest = message.fence, self._host.newest_fence
@@ -198,7 +204,7 @@ class _Heard:
         if (fence.leader_revision, fence.revision) < (newest.leader_revision, newest.revision):
             self._stale = fence
             return
-        self._host.newest_fence = fence
+        self._fresh = fence
         if DETAILS:
             self._host.trace.add(f"{self._host.name} is told {_brief(message)}", self._host.node_id)
         if message.HasField("endpoints"):

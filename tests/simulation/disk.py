@@ -28,6 +28,7 @@ class HostDisk:
         self.files: dict[Path, _File] = {}
         self.lock: Party | None = None
         self.is_full = False
+        self.lacks = False  # what an agent has put in its journal, and was refused
         self.slow = 0.0  # the longest that a flush takes more, in seconds
 
     def lose_power(self) -> None:
@@ -70,6 +71,7 @@ class PartyDisk(Disk):
         self.before_write()
         if self._party.alive:
             if self._disk.is_full:
+                self._disk.lacks = True
                 raise OSError(errno.ENOSPC, "No space left on device")
             self._open[fd].content += data
         return len(data)
@@ -95,6 +97,7 @@ class PartyDisk(Disk):
         if self._party.alive:
             self.flush(fd)
             self._disk.files[target] = self._disk.files.pop(path)
+            self._disk.lacks = False
 
     def close(self, fd: int) -> None:
         self._open.pop(fd, None)

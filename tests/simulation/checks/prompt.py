@@ -29,6 +29,7 @@ DONE = 8.0  # what the leader sees that it has to do
 TOLD = 5.0  # what an agent knows
 APPLIED = 4.0  # what is stored of endpoints
 NOTICED = 8.0  # an end
+LONGEST_TIMER = 300.0  # before the next start of what fails again and again
 SET = 100.0  # after somebody has set the leader's clock: timers run on by the time that was left
 
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
@@ -126,7 +127,9 @@ class Prompt:
             if gist := _gist(plan):
                 about = (service_id, *(task_id for _, _, task_id, _ in gist if task_id))
                 text = f"{'; '.join(plan.notes) or [line[:3] for line in gist]}"
-                yield Late("what is to be done is done", text, DONE, gist, about)
+                # Timers are of the steady clock: where that is slow, the longest is late by the wall's.
+                slow = LONGEST_TIMER * max(0.0, 1 / leader.host.clock.rate - 1)
+                yield Late("what is to be done is done", text, DONE + slow, gist, about)
 
     def _slots(self) -> Iterator[Late]:
         """A slot has a task, when nothing was given up and the policy allows any number; it may wait for its start."""
