@@ -167,7 +167,7 @@ class AgentProcess:
 
     def died(self) -> None:
         if self.host.disk.lacks:
-            self.host.newest_fence = wire.Fence()  # it could not be written down; docs/adr/0015 names that
+            self.host.newest_fence = wire.Fence()  # it could not be written down: ARCHITECTURE.md, a full disk
             self.host.disk.lacks = False
         for link in self.links:
             link.agent_died()

@@ -23,6 +23,7 @@ CALL_WITHIN = 5.0  # seconds, for one call with all its attempts: as the real cl
 CONNECT_WITHIN = 1.0
 LEAST_FOR_WRITE = 1.0
 ELECTION = (1.0, 2.0)  # seconds that the members need for a new leader
+NO_LEADER = 3.0  # seconds after which a member without one ends its watches
 TICK = 0.25
 
 Observer = Callable[[int, Sequence[Event]], None]
@@ -237,9 +238,17 @@ class Client:
             unwatch = self._members.watch(tail.wake)
             told(True)
             failures = 0
+            leaderless_since: float | None = None
             try:
                 while self._reaches(member):
-                    if not tail.batches or member in self._trouble.stalled or not self._members.serves(member):
+                    if self._members.serves(member):
+                        leaderless_since = None
+                    elif leaderless_since is None:
+                        leaderless_since = world_time()
+                        later(NO_LEADER, tail.wake)
+                    elif world_time() >= leaderless_since + NO_LEADER:
+                        break  # it ends streams that want a leader
+                    if not tail.batches or member in self._trouble.stalled or leaderless_since is not None:
                         # A member that has lost the others tells nothing: its watch stands still.
                         await tail.wait()
                         self._party.check()

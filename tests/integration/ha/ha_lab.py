@@ -29,7 +29,7 @@ WEB = (
 class Update:
     """`pyswarm service …` going on beside the test."""
 
-    def __init__(self, lab: LabUnderTest, *arguments: str) -> None:
+    def __init__(self, lab: HaLab, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [*PYSWARM, *arguments],
             env=lab.environment,
@@ -38,15 +38,28 @@ class Update:
             text=True,
         )
         self.what = " ".join(arguments)
+        self.lab = lab
 
     def finish(self, seconds: float = 240) -> int:
         """Its exit code."""
         try:
             self.output, _ = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            state = self._state()
             self.end()
-            raise AssertionError(f"{self.what} did not end within {seconds:.0f} s") from None
+            raise AssertionError(f"{self.what} did not end within {seconds:.0f} s; {self.output}\n{state}") from None
         return self.process.returncode
+
+    def _state(self) -> str:
+        """Whether the rollout stands still, or whoever follows it; and what the managers have said."""
+        told = []
+        for words in (("node", "ls"), ("service", "ps", "web"), ("service", "inspect", "web")):
+            done = self.lab.run(*words)
+            told.append(f"$ pyswarm {' '.join(words)}\n{done.stdout}{done.stderr}")
+        for host in self.lab.layout.managers:
+            said = (host.log / "manager.log").read_text(errors="replace")
+            told.append(f"== manager of {host.name}\n{said[-6000:]}")
+        return "\n".join(told)
 
     def end(self) -> None:
         if self.process.poll() is None:

@@ -19,6 +19,7 @@ from pyswarm_core.v1 import spec_pb2 as spec
 STALE = 45.0
 KNOWN = 20.0  # a task that is stored as unhealthy, or whose node as down, in the balancers
 SETTLES = 75.0  # after a fault
+OVERTAKEN = 60.0  # a change that overtakes another finds what that one has stopped
 EMPTIED = 150.0  # a drained node
 TWO_LEADERS = 1.0
 ILL = 50.0
@@ -45,9 +46,15 @@ class Sweep:
         self._since: dict[tuple[str, ...], float] = {}  # what is wrong → since when
         self._revisions: deque[int] = deque(maxlen=BUSY)
         self._base: dict[str, int] = {}  # service → healthy tasks that it had, and was to have at all times since
+        self._allowed: dict[str, tuple[float, int]] = {}  # service → until when so many might be away, lately the most
         cluster.truth.listeners.append(self._changed)
 
     def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
+        if isinstance(old, pb.Service):
+            now, allowed = world_time(), _allowance(old)
+            at, before = self._allowed.get(object_id, (0.0, 0))
+            if allowed >= before or now - at > OVERTAKEN:
+                self._allowed[object_id] = now, allowed
         if isinstance(new, pb.Service) and object_id in self._base:
             self._base[object_id] = min(self._base[object_id], new.spec.replicas)
 
@@ -210,16 +217,19 @@ class Sweep:
                 self._base.pop(service.id, None)
                 continue
             base = min(self._base.get(service.id, 0), replicas)
-            if healthy < base - _allowance(service):
+            at, before = self._allowed.get(service.id, (0.0, 0))
+            allowance = max(_allowance(service), before if world_time() - at <= OVERTAKEN else 0)
+            if healthy < base - allowance:
                 self._findings.add(
                     "healthy tasks ≥ replicas - max unavailable, outside of faults",
-                    f"{service.spec.name}: {healthy} of {base}, and {_allowance(service)} may be away",
+                    f"{service.spec.name}: {healthy} of {base}, and {allowance} may be away",
                     service.id,
                 )
             self._base[service.id] = max(base, min(healthy, replicas))
 
 
 def _allowance(service: pb.Service) -> int:
+    """How many may be away by what is asked for now."""
     policies = (service.spec.update, service.spec.rollback, service.previous_spec.update)
     stops = any(policy.order == spec.UPDATE_ORDER_STOP_FIRST for policy in policies)
     if not stops and not service.spec.task.host_ports and not service.spec.task.exclusive:
