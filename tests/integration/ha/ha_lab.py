@@ -40,7 +40,7 @@ class Update:
         self.what = " ".join(arguments)
         self.lab = lab
 
-    def finish(self, seconds: float = 240) -> int:
+    def finish(self, seconds: float = 150) -> int:
         """Its exit code."""
         try:
             self.output, _ = self.process.communicate(timeout=seconds)

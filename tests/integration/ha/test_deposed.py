@@ -120,7 +120,7 @@ def old_leader(lab: HaLab, host: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.timeout(200)
 def test_it_is_not_obeyed(lab: HaLab, witness: Witness) -> None:
     """An agent that has heard of a newer term ends the session, whatever it is told."""
-    lab.deploy_web(4)
+    lab.deploy_web(5)  # one for each host
     worker = lab.layout.host(WORKER)
     held = {t.id: first_of(t.id) for t in witness.tasks_of("web") if t.node_id == worker.node_id}
     assert held and all(held.values())

@@ -18,7 +18,7 @@ KILLS = 20 if SOAK else 2
 REPLICAS = 10
 
 
-@pytest.mark.timeout(120 + 60 * KILLS)
+@pytest.mark.timeout(300 + 60 * KILLS)
 def test_a_rolling_update_outlives_its_leaders(lab: HaLab, witness: Witness, report: Path) -> None:
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print(f"SEED={seed}")
