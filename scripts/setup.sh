@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(python3-venv etcd-server etcd-client conmon catatonit skopeo buildah golang-github-containers-common nftables
+packages=(python3-venv etcd-server etcd-client crun runc conmon catatonit skopeo buildah golang-github-containers-common nftables
   conntrack iproute2 procps util-linux docker-registry busybox-static prometheus
   mmdebstrap openssh-client curl faketime)
 
@@ -15,13 +15,12 @@ if [ -f $stamp ] && [ "$(cat $stamp)" = "$want" ] && [ -x .venv/bin/pyswarm ]; t
 fail() { echo "setup: $*" >&2; exit 1; }
 [ "$(uname -s)" = Linux ] || fail "pyswarm runs on Linux; this is $(uname -s)"
 [ "$(id -u)" = 0 ] || fail "needs root, to install packages and make namespaces: run it with sudo"
-command -v apt-get >/dev/null || fail "this is no Debian or Ubuntu (no apt-get): install ${packages[*]} and crun or runc by hand, then .venv by 'python3 -m venv .venv && .venv/bin/pip install -e .[dev]'"
+command -v apt-get >/dev/null || fail "this is no Debian or Ubuntu (no apt-get): install ${packages[*]} by hand, then .venv by 'python3 -m venv .venv && .venv/bin/pip install -e .[dev]'"
 
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
-command -v crun >/dev/null || command -v runc >/dev/null || missing+=(crun)
 if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${missing[*]}" >&2
   export DEBIAN_FRONTEND=noninteractive
