@@ -211,7 +211,8 @@ class _Heard:
             self._endpoints(message.endpoints)
         elif message.HasField("heartbeat_ack") and message.heartbeat_ack.permit:
             sent_at = self._beats.get(message.heartbeat_ack.sent_at, -math.inf)
-            self._host.watcher.permitted(self._host, sent_at)
+            self._host.watcher.permitted(self._host)
+            self._host.permitted = max(self._host.permitted, sent_at)
 
     def wrote(self, message: wire.AgentMessage) -> None:
         if message.HasField("heartbeat"):

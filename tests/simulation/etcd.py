@@ -126,23 +126,26 @@ class Trouble:
         self.lost_answer = 0.0
         self.late_request = 0.0  # the answer is given up, and the write arrives later
         self.slow = 0.0  # the longest that a call may take more
-        self.lost_writes = 0  # how many of the next writes of objects nobody hears of, most of which do not happen
-        self.of_user = False  # those are the user's, not the leader's
-        self.lost_key: str | None = None  # only writes that begin with this key are lost; "": with that of the next one
         self.stalled: set[str] = set()  # hosts whose watches stand still, without a word
+        self.lose_writes(0)
+
+    def lose_writes(self, count: int, *, of_user: bool = False, of_one: bool = False) -> None:
+        """Of the next so many writes of objects nobody hears, and most do not happen. `of_user`: the user's, not the
+        leader's. `of_one`: the next one's with its repetitions, and no others."""
+        self._left, self._of_user, self._of_one = count, of_user, of_one
+        self._key = ""  # with which that one begins
 
     def takes(self, ops: Sequence[Op]) -> bool:
         """It is one of those that are lost."""
         keys = [op.key for op in ops]
-        if not self.lost_writes or (GUARD_KEY in keys) is not self.of_user:
+        if not self._left or (GUARD_KEY in keys) is not self._of_user:
             return False
         if not any(key.startswith(PREFIX) and key.split("/")[3] in MESSAGES for key in keys):
             return False
-        if self.lost_key is not None and (self.lost_key or keys[0]) != keys[0]:
+        self._key = self._key or keys[0]
+        if self._of_one and keys[0] != self._key:
             return False
-        if self.lost_key is not None:
-            self.lost_key = keys[0]
-        self.lost_writes -= 1
+        self._left -= 1
         return True
 
 

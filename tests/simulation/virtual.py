@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -272,7 +272,7 @@ def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> as
 
 
 def _loop() -> VirtualLoop:
-    return asyncio.get_running_loop()  # type: ignore[return-value]
+    return cast("VirtualLoop", asyncio.get_running_loop())
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -111,8 +111,8 @@ class HostWatcher:
     def extends(self, host: Host, until: float) -> None:
         self._writers.extends(host, until)
 
-    def permitted(self, host: Host, sent_at: float) -> None:
-        self._writers.permitted(host, sent_at)
+    def permitted(self, host: Host) -> None:
+        self._writers.permitted(host)
 
     def linked(self, host: Host, task_id: str, addresses: tuple[str, ...]) -> None:
         for other in self.hosts.values():

@@ -96,13 +96,13 @@ class ControlWeather(Spells):
         if manager is None:
             return False
         self._note(f"writes of the manager on {manager.host.name} are late")
-        dies, seconds_left = rng.random() < 0.75, rng.uniform(1.0, 4.0)
+        dies, lasts = rng.random() < 0.75, rng.uniform(1.0, 4.0)
         if dies and rng.random() < 0.8:
             manager.client.delay = self._at_next_term(rng)
-            seconds_left *= 2
+            lasts *= 2
         else:
-            seconds = rng.uniform(5.5, 12.0)
-            manager.client.delay = lambda arrive: later(seconds, arrive)
+            late = rng.uniform(5.5, 12.0)
+            manager.client.delay = lambda arrive: later(late, arrive)
 
         def end() -> None:
             manager.client.delay = None
@@ -110,7 +110,7 @@ class ControlWeather(Spells):
                 self._cluster.kill_manager(manager.host.name)
                 later(rng.uniform(0.3, 9.0), self._cluster.start_manager, manager.host.name)
 
-        self._last(seconds_left, end)
+        self._last(lasts, end)
         return True
 
     def _at_next_term(self, rng: random.Random) -> Callable[[Callable[[], None]], object]:
@@ -162,11 +162,12 @@ class ControlWeather(Spells):
         """A few, one after the other, and nothing else: whoever leads goes on leading, and nobody is looked at anew. Or
         one with all its repetitions, so that whoever wrote it has failed."""
         trouble = self._cluster.trouble
-        trouble.lost_writes, trouble.of_user = rng.choice((1, 1, 3, 4, 6)), rng.random() < 0.4
-        trouble.lost_key = None
-        if not trouble.of_user and rng.random() < 0.5:
-            trouble.lost_writes, trouble.lost_key = rng.choice((3, 4, 7)), ""
-        self._last(20.0, lambda: setattr(trouble, "lost_writes", 0))
+        count, of_user = rng.choice((1, 1, 3, 4, 6)), rng.random() < 0.4
+        if not of_user and rng.random() < 0.5:
+            trouble.lose_writes(rng.choice((3, 4, 7)), of_one=True)
+        else:
+            trouble.lose_writes(count, of_user=of_user)
+        self._last(20.0, lambda: trouble.lose_writes(0))
 
     def slow_store(self, rng: random.Random) -> None:
         self._cluster.trouble.slow = rng.choice((0.05, 0.3, 1.5))

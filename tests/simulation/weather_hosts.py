@@ -98,11 +98,13 @@ class HostWeather(Spells):
                 self._note(f"{agent.party.name} goes on", node_id)
                 agent.party.thaw()
                 self._cluster.net.changed()
-                trouble.slow, trouble.lost_writes, trouble.of_user, trouble.lost_key = slow, lost, False, None
+                trouble.slow = slow
+                trouble.lose_writes(lost)
 
         def over() -> None:
             listeners.remove(look)
-            trouble.slow, trouble.lost_writes = 0.0, 0
+            trouble.slow = 0.0
+            trouble.lose_writes(0)
 
         listeners.append(look)
         self._last(45.0, over, hurts=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab.layout import Host, Lab
@@ -17,10 +18,15 @@ PYSWARM = (sys.executable, "-m", "pyswarm_cli")
 WITHIN = 60.0  # seconds
 
 
+def config_of(host: Host) -> Path:
+    """CONFIG, from outside of the host."""
+    return host.data / "root"
+
+
 def init(lab: Lab, host: Host) -> contexts.Context:
     """Returns what lets root on the host use the cluster."""
     _run(lab, host, ["init", *_place(host)])
-    return contexts.load("default", root=str(host.data / "root"))
+    return contexts.load("default", root=str(config_of(host)))
 
 
 def join(lab: Lab, host: Host, token: str, manager: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from pyswarm_cli.lab import host as hosts
 from pyswarm_cli.lab import layout, switch
 from pyswarm_cli.lab.layout import Host, Lab
-from pyswarm_cli.lab.membership import CONFIG, PYSWARM
+from pyswarm_cli.lab.membership import CONFIG, PYSWARM, config_of
 from pyswarm_core import tls
 from pyswarm_core.etcd.store import EtcdStore
 from pyswarm_core.membership.daemons import command
@@ -47,7 +47,7 @@ class Bare:
     @property
     def context(self) -> Path:
         """Of root on the host: its folder as this process sees it."""
-        return self.host.data / Path(CONFIG).relative_to("/var/lib/pyswarm") / "contexts" / "default"
+        return config_of(self.host) / "contexts" / "default"
 
     def run(self, *words: str, code: int | None = 0) -> str:
         """`pyswarm WORDS…` on the host; returns stdout, or stderr when it fails as it should."""

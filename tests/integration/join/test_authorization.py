@@ -17,6 +17,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from tests.support.certificates import EXPIRED
 from tests.support.etcd import EtcdProcess, needs_etcd
 from tests.support.manager_process import ManagerProcess, connect, ready
 
@@ -43,7 +44,6 @@ def _methods() -> dict[str, MethodDescriptor]:
 
 METHODS = _methods()
 SERVED = {n: m for n, m in METHODS.items() if m.containing_service.full_name not in policy.OPEN}
-EXPIRED = -0.01  # days; a certificate is good until the end of the second that it names
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.support.certificates import EXPIRED
 from tests.support.etcd import free_port
 
 from pyswarm_cli.bootstrap.enroll import enroll
@@ -55,7 +56,7 @@ def _impostors() -> dict[str, tuple[bytes, bytes]]:
     foreign = tls.Authority.create("real")
     server = foreign.issue(common_name="m", role="manager")
     worker = REAL.issue(common_name="w", role="worker")
-    expired = REAL.issue(common_name="m", role="manager", days=-0.01)
+    expired = REAL.issue(common_name="m", role="manager", days=EXPIRED)
     return {
         "foreign": (server.key_pem, server.cert_pem + foreign.ca_pem),
         "foreign, and shows the real authority": (server.key_pem, server.cert_pem + REAL.ca_pem),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from tests.simulation.checks.words import is_live, is_over, is_wanted, places
+from tests.simulation.checks.lately import Lately
+from tests.simulation.checks.words import LATE, is_live, is_over, is_wanted, places
 from tests.simulation.findings import Findings
 from tests.simulation.host import Host
 from tests.simulation.truth import Truth
@@ -16,7 +17,6 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
 OFTEN, MOST_TASKS = 10.0, 40  # seconds, and tasks that one version of a service may be given in so many
-LATE = 5.0  # seconds that a leader may be behind when it makes a task
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
 
 
@@ -29,7 +29,7 @@ class StoredChecks:
         self._created: dict[tuple[str, int], deque[float]] = {}  # service, version → when its last tasks were made
         self._holders: dict[tuple[str, str], str] = {}
         self._held: dict[str, set[tuple[str, str]]] = {}
-        self._room_before: dict[str, tuple[float, tuple[int, int]]] = {}  # service → when its last, larger one ended
+        self._room = Lately(LATE)  # service → how many live tasks it may have
         self._spec_before: dict[str, spec.ServiceSpec] = {}  # rollout → the service's spec before it
         self._rollouts: dict[str, None] = {}
         self.released_at: dict[str, float] = {}  # task → simulated seconds
@@ -168,8 +168,7 @@ class StoredChecks:
         if service is None or (task.predecessor_id and task.status.state >= pb.TASK_STATE_ACCEPTED):
             return  # a successor that an agent has made
         nodes = self._truth.nodes
-        at, before = self._room_before.get(service.id, (0.0, (0, 0)))
-        size, surge = max(self._room(service), before if world_time() - at <= LATE else (0, 0), key=sum)
+        room = self._room.most(service.id, self._room_of(service))
         wanted = [
             one
             for one in self._truth.tasks_of_service(service.id)
@@ -177,25 +176,22 @@ class StoredChecks:
             and not is_over(one)
             and (not one.node_id or (one.node_id in nodes and nodes[one.node_id].state != pb.NODE_STATE_DOWN))
         ]
-        if len(wanted) > size + surge:
-            self._say("live tasks ≤ replicas + surge", task, f"{len(wanted)} > {size} + {surge}", service.id)
+        if len(wanted) > room:
+            self._say("live tasks ≤ replicas + surge", task, f"{len(wanted)} > {room}", service.id)
 
     # ---- services and rollouts ----
 
-    def _room(self, service: pb.Service) -> tuple[int, int]:
-        """Replicas and surge."""
+    def _room_of(self, service: pb.Service) -> int:
+        """Replicas + surge."""
         is_global = service.spec.mode == spec.SERVICE_MODE_GLOBAL
         size = len(self._truth.nodes) if is_global else service.spec.replicas
         policies = (service.spec.update, service.spec.rollback, service.previous_spec.update)
-        return size, max(1, *(policy.parallelism or size for policy in policies))
+        return size + max(1, *(policy.parallelism or size for policy in policies))
 
     def _service(self, old: pb.Service | None, new: pb.Service | None) -> None:
         if new is None or old is None:
             return
-        now, room = world_time(), self._room(old)
-        at, before = self._room_before.get(new.id, (0.0, (0, 0)))
-        if now - at > LATE or sum(room) >= sum(before):
-            self._room_before[new.id] = now, room
+        self._room.replaced(new.id, self._room_of(old))
         if new.spec_version < old.spec_version:
             self._findings.add("an acknowledged deploy survives", "a service's version went back", new.id)
         if new.rollout_id != old.rollout_id:

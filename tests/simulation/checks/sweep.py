@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.simulation import specs
 from tests.simulation.calm import Calm
+from tests.simulation.checks.lately import Lately
 from tests.simulation.checks.words import is_live, is_over, is_wanted, serves
 from tests.simulation.cluster import Cluster
 from tests.simulation.virtual import world_time
@@ -46,15 +47,12 @@ class Sweep:
         self._since: dict[tuple[str, ...], float] = {}  # what is wrong → since when
         self._revisions: deque[int] = deque(maxlen=BUSY)
         self._base: dict[str, int] = {}  # service → healthy tasks that it had, and was to have at all times since
-        self._allowed: dict[str, tuple[float, int]] = {}  # service → until when so many might be away, lately the most
+        self._allowed = Lately(OVERTAKEN)  # service → how many may be away
         cluster.truth.listeners.append(self._changed)
 
     def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
         if isinstance(old, pb.Service):
-            now, allowed = world_time(), _allowance(old)
-            at, before = self._allowed.get(object_id, (0.0, 0))
-            if allowed >= before or now - at > OVERTAKEN:
-                self._allowed[object_id] = now, allowed
+            self._allowed.replaced(object_id, _allowance(old))
         if isinstance(new, pb.Service) and object_id in self._base:
             self._base[object_id] = min(self._base[object_id], new.spec.replicas)
 
@@ -217,8 +215,7 @@ class Sweep:
                 self._base.pop(service.id, None)
                 continue
             base = min(self._base.get(service.id, 0), replicas)
-            at, before = self._allowed.get(service.id, (0.0, 0))
-            allowance = max(_allowance(service), before if world_time() - at <= OVERTAKEN else 0)
+            allowance = self._allowed.most(service.id, _allowance(service))
             if healthy < base - allowance:
                 self._findings.add(
                     "healthy tasks ≥ replicas - max unavailable, outside of faults",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tests.simulation.checks.words import LATE
 from tests.simulation.findings import Findings
 from tests.simulation.host import Host
 from tests.simulation.truth import Truth
@@ -14,7 +15,6 @@ from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
 
 CONFIRMED = 30.0  # seconds: what a leader needs to store what a node has confirmed, when etcd is slow
-LATE = 5.0  # seconds: what a leader may be behind when it places a task
 
 
 class TakenChecks:

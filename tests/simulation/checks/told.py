@@ -1,6 +1,6 @@
 """Checks of what a leader tells hosts, at the moment at which it says it: it follows from what that leader has seen.
 
-Afterwards too much happens: who is told that a task is fit which is not has heard better before it can be looked at."""
+Later is too late to look: a host that was told wrong has mostly been told better by then."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from pyswarm_core.v1 import objects_pb2 as pb
 
+LATE = 5.0  # seconds that a leader may be behind when it makes a task or places one
+
 
 def is_over(task: pb.Task) -> bool:
     return task.status.state >= pb.TASK_STATE_COMPLETE

@@ -67,11 +67,10 @@ class Writers:
         self.hurt(container.task.service_id)
         return True
 
-    def permitted(self, host: Host, sent_at: float) -> None:
-        """A heartbeat of then is answered. What was over before may have been decided upon, and is told to stop now."""
+    def permitted(self, host: Host) -> None:
+        """It just gets another permit. What was over may have been decided upon, and be told to stop in a moment."""
         if _has_lapsed(host):
             self._lapsed.update((i, world_time() + DECIDED) for i in host.containers if i not in self._lapsed)
-        host.permitted = max(host.permitted, sent_at)
 
     def extends(self, host: Host, until: float) -> None:
         """The host's permit is written down."""
