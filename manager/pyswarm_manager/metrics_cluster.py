@@ -251,7 +251,7 @@ class _ServiceFamilies:
         self.started.add(rollout.started_at, inside)
         end = rollout.finished_at if rollout.state in FINISHED else 0.0
         self.finished.add(end, inside)
-        self.duration.add(max(0.0, (end or now) - rollout.started_at), inside)
+        self.duration.add(max(0.0, (end or now) - (rollout.started_at or now)), inside)
 
 
 def _desired(service: pb.Service, counted: _OfService) -> int:

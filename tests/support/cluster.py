@@ -287,8 +287,6 @@ class Cluster:
             service_name=wanted.name,
             from_version=from_version,
             to_version=service.spec_version,
-            started_at=self.now,
-            deadline_at=self.now + wanted.update.deadline,
         )
         self.world.put(service, rollout)
         return rollout

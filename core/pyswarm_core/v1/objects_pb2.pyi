@@ -829,6 +829,7 @@ class Rollout(_message.Message):
     """spec versions; 0 = first deploy"""
     to_version: _builtins.int
     started_at: _builtins.float
+    """when a leader first looked at it; 0 before. All of its times are of leaders' clocks"""
     finished_at: _builtins.float
     deadline_at: _builtins.float
     deadline_passed: _builtins.bool

@@ -38,7 +38,7 @@ def create_service(world: World, wanted: spec.ServiceSpec, service_id: str, roll
         spec_version=1,
         rollout_id=rollout_id,
     )
-    return Admitted(service, _rollout(service, rollout_id, 0, now), warnings)
+    return Admitted(service, _rollout(service, rollout_id, 0), warnings)
 
 
 def update_service(
@@ -137,18 +137,16 @@ def _change(
         copy.spec_version = before + 1
     copy.updated_at = now
     copy.rollout_id = rollout_id
-    return Admitted(copy, _rollout(copy, rollout_id, before, now, kind), warnings or [])
+    return Admitted(copy, _rollout(copy, rollout_id, before, kind), warnings or [])
 
 
 def _rollout(
     service: pb.Service,
     rollout_id: str,
     from_version: int,
-    now: float,
     kind: pb.RolloutKind.ValueType = pb.ROLLOUT_KIND_DEPLOY,
 ) -> pb.Rollout:
-    """The policy that counts for a rollback is `rollback`, of the spec that is gone back to."""
-    policy = service.spec.rollback if kind == pb.ROLLOUT_KIND_ROLLBACK else service.spec.update
+    """Its times are the leader's to set: the clock of the manager that was asked may be another one."""
     return pb.Rollout(
         id=rollout_id,
         service_id=service.id,
@@ -157,8 +155,6 @@ def _rollout(
         state=pb.ROLLOUT_STATE_RUNNING,
         from_version=from_version,
         to_version=service.spec_version,
-        started_at=now,
-        deadline_at=now + policy.deadline,
     )
 
 

@@ -18,6 +18,7 @@ def new_task(
     start: Start,
     *,
     now: float,
+    created_at: float,
     spec_version: int,
     rollout_id: str,
     predecessor_id: str,
@@ -28,7 +29,7 @@ def new_task(
     later = start.at > now
     return pb.Task(
         id=task_id,
-        created_at=now,
+        created_at=created_at,
         service_id=service.id,
         service_name=service.spec.name,
         service_labels=service.spec.labels,
@@ -81,6 +82,13 @@ def retired(task: pb.Task) -> pb.Task:
     """A dead task whose slot goes on without it."""
     out = changed(task)
     out.desired_state = pb.TASK_STATE_SHUTDOWN
+    return out
+
+
+def put_off(task: pb.Task, start_after: float) -> pb.Task:
+    """Prepared, and to be started at another time than was said."""
+    out = changed(task)
+    out.start_after = start_after
     return out
 
 

@@ -66,24 +66,39 @@ def _after(last: pb.Task, now: float) -> Start | None:
     healthy_at = last.status.timings.healthy_at
     steady = healthy_at > 0 and ended_at - healthy_at >= STEADY
     quick = 1 if steady else last.quick_failures + 1
-    in_window = last.window_at > 0 and (policy.window <= 0 or ended_at - last.window_at <= policy.window)
+    window_at = min(last.window_at, now)  # a leader whose clock was ahead may have begun it
+    in_window = window_at > 0 and (policy.window <= 0 or ended_at - window_at <= policy.window)
     used = last.window_restarts if in_window else 0
     if policy.max_attempts and used >= policy.max_attempts:
         return None
     # One that is unhealthy serves no more, but lives: its first successor need not wait.
     waits = quick - 1 if is_unhealthy(last) else quick
     wait = delay(policy, waits) if waits else 0.0
-    # The agent's clock may be off: what is known for certain is that it ended between its creation and now.
-    due = max(last.created_at, min(now, ended_at)) + wait
+    due = _certain_end(last, ended_at, now) + wait
     at = due if due > now else 0.0
     return Start(
         at=at,
         made_at=at if last.status.state == pb.TASK_STATE_REJECTED else 0,
         restarts=last.restarts + 1,
         quick_failures=quick,
-        window_at=last.window_at if in_window else now,
+        window_at=window_at if in_window else now,
         window_restarts=used + 1,
     )
+
+
+def _certain_end(last: pb.Task, ended_at: float, now: float) -> float:
+    """The agent's clock may be off: what is known for certain is that it ended between its creation and now.
+
+    A creation that is still to come was stored by a leader whose clock was ahead, and tells nothing; where the agent's
+    clock is ahead, too, it has ended as long ago as may be: nothing waits for a clock."""
+    if last.created_at <= now:
+        return max(last.created_at, min(now, ended_at))
+    return ended_at if ended_at <= now else 0.0
+
+
+def latest_start(task: pb.Task, now: float) -> float:
+    """Until when it may wait for its start, whatever clock its `start_after` is of."""
+    return now + delay(task.spec.restart, max(1, task.quick_failures))
 
 
 def delay(policy: spec.RestartPolicy, failures: int) -> float:

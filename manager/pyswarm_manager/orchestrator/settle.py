@@ -16,12 +16,14 @@ from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator import changes
 from pyswarm_manager.orchestrator.exclusive import excludes
 from pyswarm_manager.orchestrator.fitness import best, is_balanced, is_gone, is_misplaced, is_unhealthy, serves
-from pyswarm_manager.orchestrator.restart import FRESH, Start, next_start
+from pyswarm_manager.orchestrator.restart import FRESH, Start, latest_start, next_start
 from pyswarm_manager.orchestrator.slots import Slot, age
 from pyswarm_manager.orchestrator.view import View
 from pyswarm_manager.plan import Put, Write, earliest
 from pyswarm_manager.rollout.batches import Leeway
 from pyswarm_manager.tasks import display_name
+
+_TICK = 0.001  # seconds between the creations of a slot's tasks, where the clock tells no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ def settle(view: View, slot: Slot, leeway: Leeway) -> Settled:
                 notes.append(f"{display_name(task)}: {task.id} goes, {keeper.id} stays")
         if created is not None:
             puts.append(created)
+        elif keeper.start_after > latest_start(keeper, now):
+            keeper = changes.put_off(keeper, latest_start(keeper, now))
+            puts.append(keeper)
         elif (
             keeper.desired_state == pb.TASK_STATE_READY
             and now >= keeper.start_after
@@ -132,11 +137,17 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
         task_spec,
         start,
         now=view.now,
+        created_at=_after(slot, view.now),
         spec_version=view.service.spec_version if of_target else held_version,
         rollout_id=view.rollout.id if of_target and view.rollout is not None and view.is_active else "",
         predecessor_id=before.id if before is not None else "",
         wait=any(_stops_first(view, task, task_spec) for task in staying),
     )
+
+
+def _after(slot: Slot, now: float) -> float:
+    """A slot's tasks are in the order of their creation, also when a leader's clock is behind an earlier one's."""
+    return max([now, *(task.created_at + _TICK for task in slot.tasks)])
 
 
 def _may_go(view: View, task: pb.Task, keeper: pb.Task, *, is_new: bool, leeway: Leeway) -> bool:

@@ -43,8 +43,7 @@ def advance(view: View) -> Advance:
     stored = view.rollout
     assert stored is not None and view.is_active
     rollout = changed(stored)
-    rollout.started_at = rollout.started_at or view.now
-    rollout.deadline_at = rollout.deadline_at or rollout.started_at + view.policy.deadline
+    _set_times(view, rollout)
     _take_stock(view, stored, rollout)
     turn = _turn(view, rollout)
     if turn is not None:
@@ -52,6 +51,16 @@ def advance(view: View) -> Advance:
     _update_receipt(view, rollout)
     writes = (Put(rollout),) if _is_news(stored, rollout) else ()
     return Advance(rollout, writes, wake_at=_wake_at(view, rollout))
+
+
+def _set_times(view: View, rollout: pb.Rollout) -> None:
+    """Where this is the first look at it. Whoever stored them may have had a clock that was ahead: nothing waits for
+    longer than its policy says, from now."""
+    rollout.started_at = min(rollout.started_at or view.now, view.now)
+    rollout.deadline_at = min(
+        rollout.deadline_at or rollout.started_at + view.policy.deadline, view.now + view.policy.deadline
+    )
+    rollout.batch_finished_at = min(rollout.batch_finished_at, view.now)
 
 
 def _take_stock(view: View, stored: pb.Rollout, rollout: pb.Rollout) -> None:
@@ -167,6 +176,7 @@ def _late(view: View, rollout: pb.Rollout, reason: str) -> Advance:
 
 def _finish(view: View, rollout: pb.Rollout, state: pb.RolloutState.ValueType) -> None:
     rollout.state = state
+    rollout.started_at = rollout.started_at or view.now
     rollout.finished_at = view.now
     _update_receipt(view, rollout)
 

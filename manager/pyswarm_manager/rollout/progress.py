@@ -104,6 +104,8 @@ def _phase(
     others = [t for t in slot.wanted + slot.going if t is not task and is_still_there(view.world, t)]
     if serves(view.world, task) and not progress.monitor_until:
         progress.monitor_until = view.now + view.policy.monitor
+    # It may have been stored by a leader whose clock was ahead.
+    progress.monitor_until = min(progress.monitor_until, view.now + view.policy.monitor)
     if not is_balanced(view.world, task):
         waits = task.desired_state == pb.TASK_STATE_READY and any(t.leaving for t in others)
         return pb.SLOT_PHASE_DRAINING if waits else pb.SLOT_PHASE_STARTING

@@ -18,7 +18,7 @@ from pyswarm_cli.lab import host as lab_hosts
 from pyswarm_core.membership.daemons import command
 from pyswarm_core.v1 import objects_pb2 as pb
 from tests.integration.ha.faults import WORKER, pids_of
-from tests.integration.ha.ha_lab import PORT, HaLab, clean
+from tests.integration.ha.ha_lab import PORT, HaLab, clean, new_running
 from tests.integration.ha.test_exclusive import apart, deploy, host_of, running
 from tests.integration.ha.witness import Witness
 from tests.support.lab import SOAK, eventually
@@ -41,11 +41,19 @@ def clock(lab: HaLab, host: str, daemon: str, how: str) -> Iterator[None]:
         where = lab.layout.host(host)
         words = ["faketime", "-m", "-f", how, *shlex.split(command(daemon))]
         lab_hosts.start_daemon(lab.layout, where, daemon, words)
+        # `faketime` stays, as its parent: it is the daemon that must be found, and ended, by what is remembered here.
+        wrapper = lab.pid(host, daemon)
+        eventually(lambda: children(wrapper), f"{daemon} of {host} under faketime")
+        lab_hosts.remember(where.folder / f"{daemon}.pid", children(wrapper)[0])
         daemons.wait(lab.layout, where, daemon)
         yield
     finally:
-        lab.kill(host, daemon)
+        daemons.kill(lab.layout, lab.layout.host(host), daemon)
         lab.start(host, daemon)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def all_ready(lab: HaLab) -> None:
@@ -89,6 +97,23 @@ def test_a_rollout_with_a_wrong_wall_clock(lab: HaLab, witness: Witness, report:
         made = [task for task in witness.tasks_of("web") if task.id not in before]
         assert len(made) == REPLICAS and not any(task.restarts for task in made), witness.story()
         print(f"{who} {how}: {seen['sent']} requests, {seen['failed']} failed")
+    all_ready(lab)
+    lab.settle(witness)
+
+
+def test_a_leader_whose_clock_is_right_goes_on_after_one_that_was_ahead(
+    lab: HaLab, witness: Witness, report: Path
+) -> None:
+    """It waits for nothing for the hour by which what is stored is ahead."""
+    lab.deploy_web(REPLICAS)
+    with the_leader(lab, witness, "+3600s"):
+        all_ready(lab)
+        before = [task.id for task in witness.tasks_of("web")]
+        with lab.load(PORT, report) as seen, lab.updating() as update:
+            witness.wait(lambda w: new_running(w, before) >= 1, "a task of the new version")
+            lab.kill(witness.leader, "manager")
+            lab.web_is_updated(update)
+        clean(seen)
     all_ready(lab)
     lab.settle(witness)
 
