@@ -135,7 +135,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             hello=hello,
             stands=membership.stands,
             fuses=Fuses(here),
-            booted_at=app_host.booted_at(Path("/proc/stat").read_text()),
+            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         )
         dialer = Dialer(settings.manager_endpoints, random.SystemRandom())
         dialer.learn(_managers_known(records, settings))

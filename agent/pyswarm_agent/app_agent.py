@@ -70,7 +70,7 @@ class Parts:
     here: Here
     hello: Callable[[], wire.Hello]
     fuses: Fuses
-    booted_at: float = 0.0  # unix seconds
+    boot_id: str  # the kernel's, of this boot
     stands: Callable[[wire.Standing], None] = lambda standing: None  # told what this node is to be, and who manages
 
 
@@ -142,7 +142,7 @@ class Agent:
             if not life.gone and not is_untold(life):
                 self._report(life)
         # The kernel before the session: containers that were adopted must be reachable though no manager is.
-        await self.tasks.recover(self._parts.booted_at)
+        await self.tasks.recover(self._parts.boot_id)
         self.applier.changed()
         await self.session.run()
 

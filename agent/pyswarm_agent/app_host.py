@@ -58,14 +58,6 @@ def memory_total(meminfo: str) -> int:
     return 0
 
 
-def booted_at(stat: str) -> float:
-    """Unix seconds, from /proc/stat; 0 when it does not say."""
-    for line in stat.splitlines():
-        if line.startswith("btime "):
-            return float(line.split()[1])
-    return 0.0
-
-
 def hostname_of(settings: Settings) -> str:
     return settings.hostname or socket.gethostname()
 

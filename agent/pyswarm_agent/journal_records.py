@@ -22,7 +22,7 @@ from pyswarm_core.v1 import spec_pb2 as spec
 log = get_logger("agent.journal")
 M = TypeVar("M", bound=Message)
 
-LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, STANDING, MADE_HERE = (
+LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, STANDING, MADE_HERE, BOOT = (
     "life",
     "fence",
     "endpoints",
@@ -32,6 +32,7 @@ LIFE, FENCE, ENDPOINTS, NETWORK, NODES, SETTLED, WELCOME, STANDING, MADE_HERE = 
     "welcome",
     "standing",
     "made_here",
+    "boot",
 )
 
 
@@ -134,6 +135,14 @@ class Records:
     def set_made_here(self, task_id: str, number: int) -> None:
         """0: a manager knows it now."""
         self._journal.write([(MADE_HERE, task_id, str(number).encode() if number else None)])
+
+    @property
+    def boot(self) -> str:
+        """Since which boot of the host the lives go on; "" when that was never said."""
+        return (self._journal.get(BOOT) or b"").decode()
+
+    def set_boot(self, boot_id: str) -> None:
+        self._journal.put(BOOT, "", boot_id.encode())
 
     async def sync(self) -> None:
         await self._journal.sync()

@@ -108,7 +108,7 @@ class AgentProcess:
             here=Here(host.node_id, host.name, "169.254.1.1", (), "amd64"),
             hello=self._hello,
             fuses=Fuses(host, self.party),
-            booted_at=host.booted_at,
+            boot_id=f"boot {host.boots}",
         )
         loop = asyncio.get_running_loop()
         runtime.task_of = self._task

@@ -104,7 +104,8 @@ class Host:
         self.troubles = Troubles()
         self.offset = 0.0  # of its wall clock, seconds
         self.jumped_at = -1e9  # simulated seconds
-        self.booted_at = EPOCH
+        self.jumped_by = 0.0
+        self.boots = 1
         self.is_up = True
         self.clock = SteadyClock(0.0, rng.choice((0.0, 1e4, 3e6)), rng.uniform(1 - DRIFT, 1 + DRIFT))
         self.fuses: dict[str, Fuse] = {}  # by task
@@ -289,6 +290,6 @@ class Host:
 
     def boot(self) -> None:
         self.is_up = True
-        self.booted_at = self.now()
+        self.boots += 1
         self.clock = SteadyClock(world_time(), self.rng.uniform(5, 30), self.clock.rate)
         # The runtime's state lies in /run, which is gone; the logs lie on the disk.

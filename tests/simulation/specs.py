@@ -85,7 +85,7 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
     bound = any(port.mode == spec.PUBLISH_MODE_HOST for port in wanted.ports)
     if rng.random() < 0.15 and not bound:
         task.placement.constraints.append("node.labels.zone==a")
-    if rng.random() < 0.1 and not bound:
+    if rng.random() < 0.1 and not bound and not task.placement.constraints:
         task.placement.max_per_node = 2
     if rng.random() < 0.15:
         task.placement.preferences.append("spread=node.labels.zone")

@@ -160,11 +160,11 @@ class HostWeather(Spells):
 
     def jump(self, rng: random.Random) -> None:
         host = self._some_host(rng)
-        by = rng.choice((-30.0, -3.0, -0.5, 0.5, 3.0, 30.0))
-        if abs(host.offset + by) > 90:
+        by = rng.choice((-3600.0, -30.0, -3.0, -0.5, 0.5, 3.0, 30.0, 3600.0))
+        if abs(host.offset + by) > 3700:
             by = -by
         host.offset += by
-        host.jumped_at = world_time()
+        host.jumped_at, host.jumped_by = world_time(), by
         self._note(f"the clock of {host.name} jumps by {by}")
 
     def kill_agent(self, rng: random.Random) -> bool:

@@ -9,22 +9,23 @@ from dataclasses import replace
 from pyswarm_agent.interfaces import ContainerState
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.life import Life, Phase
-from pyswarm_agent.tasks.machine import Step, handle
+from pyswarm_agent.tasks.machine import KILL_AGAIN, Step, handle
 from pyswarm_core.v1 import objects_pb2 as pb
 
 
-def adopt(life: Life, container: ContainerState | None, now: float, booted_at: float = 0.0) -> Step:
-    """`container` is what the runtime finds on disk, None for nothing. `booted_at`: when the host was started."""
+def adopt(life: Life, container: ContainerState | None, now: float, *, rebooted: bool = False) -> Step:
+    """`container` is what the runtime finds on disk, None for nothing. `rebooted`: the host, since the journal was last
+    looked at."""
     if life.phase >= Phase.DONE:
         return handle(life, ev.Ordered(None), now)
     if life.phase is Phase.CLEANING:
         return life, (ev.Clean(),)
     if not life.started:
-        if life.may_start and life.status.timings.accepted_at < booted_at:
+        if life.may_start and rebooted:
             # It may have been started, and the record of that lost with the power.
             return handle(replace(life.enter(Phase.STARTING), started=True), ev.Exited(None), now)
         return _unborn(life, container, now)
-    if container is None or 0 < life.status.timings.started_at < booted_at:
+    if container is None or rebooted:
         return handle(life, ev.Exited(None), now)
     if container.exit is not None:
         return life, (ev.WatchExit(),)  # returns at once, with the last lines
@@ -64,14 +65,17 @@ def _running(life: Life, now: float) -> Step:
         watch.append(ev.StartProbing(life.probe, life.status.timings.started_at, health))
     if life.phase is Phase.PROBING and life.probe is None:
         watch.append(ev.AwaitPorts(life.listens, life.deadline))
+    # A deadline may be of a wall clock that was set back since.
     if life.phase is Phase.DRAINING:
+        life = replace(life, deadline=min(life.deadline, now + life.drain_timeout))
         watch.append(ev.WatchDrain(life.deadline))
     if life.phase is Phase.STOPPING:
         # The signal may not have been sent before the agent ended; a second one does no harm. It has its grace from now
         # on: the old deadline may have passed while nobody was there to send it.
-        life = replace(life, deadline=max(life.deadline, now + life.stop_grace))
+        life = replace(life, deadline=now + life.stop_grace)
         watch += [ev.Signal(life.stop_signal), ev.ArmTimer(life.deadline)]
     if life.phase is Phase.KILLING:
+        life = replace(life, deadline=min(life.deadline, now + KILL_AGAIN))
         watch += [ev.Signal("KILL"), ev.ArmTimer(life.deadline)]
     life, more = handle(life, ev.Ordered(None), now)
     return life, (*watch, *more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from pyswarm_agent.tasks.events import Drained, DrainSample, DrainTimedOut
 from pyswarm_agent.tasks.tools import Balancer
@@ -25,10 +24,10 @@ async def sample(balancer: Balancer, task_id: str) -> DrainSample:
     return DrainSample(open=figures.open_connections, late=figures.late_connections, resets=figures.resets)
 
 
-async def watch_drain(
-    balancer: Balancer, task_id: str, deadline: float, clock: Callable[[], float]
-) -> Drained | DrainTimedOut:
-    """`deadline` in unix seconds. A kernel that cannot be asked counts as connections that are still open."""
+async def watch_drain(balancer: Balancer, task_id: str, seconds: float) -> Drained | DrainTimedOut:
+    """For so long at most. A kernel that cannot be asked counts as connections that are still open."""
+    clock = asyncio.get_running_loop().time  # nobody sets it meanwhile
+    deadline = clock() + seconds
     try:
         await balancer.release(task_id)
     except Exception as error:

@@ -112,7 +112,12 @@ class DrainTimedOut:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """The armed time has come. A timer that came late, from a stage that is over, does no harm."""
+    """The armed time has come. A timer that came late, from a stage that is over, does no harm.
+
+    `at`: the unix time that it was armed for, when what was left until then is over by a clock that nobody sets: the
+    wall clock may say otherwise."""
+
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,19 +282,13 @@ class TaskRunner:
         self.feed(ev.Exited(end, lines, figures))
 
     async def _watch_drain(self, deadline: float) -> None:
-        self.feed(await watch_drain(self._tools.balancer, self.life.id, deadline, self._tools.clock))
+        self.feed(await watch_drain(self._tools.balancer, self.life.id, deadline - self._tools.clock()))
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         delay = max(0.0, at - self._tools.clock())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._ring, at)
-
-    def _ring(self, at: float) -> None:
-        if self._tools.clock() < at:  # the wall clock was set back, or runs a little slower than the loop's
-            self._arm(at)
-        else:
-            self.feed(ev.TimerFired())
+        self._timer = asyncio.get_running_loop().call_later(delay, lambda: self.feed(ev.TimerFired(at)))
 
     def _stop_probing(self) -> None:
         if self._probing is not None:

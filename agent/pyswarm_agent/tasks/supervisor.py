@@ -69,8 +69,10 @@ class Supervisor:
 
     # ---- what happens ----
 
-    async def recover(self, booted_at: float = 0.0) -> None:
-        """Before anything else: the journal's tasks go on from what the host has, and what nobody knows is removed."""
+    async def recover(self, boot_id: str) -> None:
+        """Before anything else: the journal's tasks go on from what the host has, and what nobody knows is removed.
+
+        `boot_id`: the kernel's, of this boot. Times do not tell one boot from another: the wall clock may be set."""
         lives = self._tools.lives.lives()
         states = {state.task_id: state for state in await self._tools.runtime.states()}
         links = await self._tools.links.attached()
@@ -79,8 +81,11 @@ class Supervisor:
                 self._addresses.note(life.id, (a.address for a in life.task.addresses))
         await self._remove_orphans(states.keys() | set(links), lives.keys())
         now = self._tools.clock()
+        rebooted = self._tools.lives.boot not in ("", boot_id)
         for life in lives.values():
-            self._add(adopt(life, states.get(life.id), now, booted_at))
+            self._add(adopt(life, states.get(life.id), now, rebooted=rebooted))
+        if self._tools.lives.boot != boot_id:
+            self._tools.lives.set_boot(boot_id)  # in the journal it comes after what has become of them
         if lives:
             log.info("tasks adopted", tasks=len(lives), running=sum(s.running for s in states.values()))
 

@@ -85,13 +85,6 @@ def retired(task: pb.Task) -> pb.Task:
     return out
 
 
-def put_off(task: pb.Task, start_after: float) -> pb.Task:
-    """Prepared, and to be started at another time than was said."""
-    out = changed(task)
-    out.start_after = start_after
-    return out
-
-
 def promoted(task: pb.Task) -> pb.Task:
     """Prepared, and now to be started."""
     out = changed(task)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.orchestrator import exclusive, history, removal
 from pyswarm_manager.orchestrator.fitness import Matches
+from pyswarm_manager.orchestrator.redate import redate
 from pyswarm_manager.orchestrator.settle import Settled, abandon, dismiss, settle
 from pyswarm_manager.orchestrator.transactions import pack
 from pyswarm_manager.orchestrator.view import View
@@ -39,6 +40,9 @@ def plan(
     if service is None or service.removing:
         return removal.plan(world, service_id, now)
     view = View.of(world, service, now, rng, matches)
+    redated = redate(view.slots.values(), now)
+    if redated:
+        return Plan(steps=pack(redated))
     overtaken = machine.supersede(view)
     rollout: pb.Rollout | None = None
     first: Sequence[Write] = overtaken

@@ -66,8 +66,7 @@ def _after(last: pb.Task, now: float) -> Start | None:
     healthy_at = last.status.timings.healthy_at
     steady = healthy_at > 0 and ended_at - healthy_at >= STEADY
     quick = 1 if steady else last.quick_failures + 1
-    window_at = min(last.window_at, now)  # a leader whose clock was ahead may have begun it
-    in_window = window_at > 0 and (policy.window <= 0 or ended_at - window_at <= policy.window)
+    in_window = last.window_at > 0 and (policy.window <= 0 or ended_at - last.window_at <= policy.window)
     used = last.window_restarts if in_window else 0
     if policy.max_attempts and used >= policy.max_attempts:
         return None
@@ -81,24 +80,16 @@ def _after(last: pb.Task, now: float) -> Start | None:
         made_at=at if last.status.state == pb.TASK_STATE_REJECTED else 0,
         restarts=last.restarts + 1,
         quick_failures=quick,
-        window_at=window_at if in_window else now,
+        window_at=last.window_at if in_window else now,
         window_restarts=used + 1,
     )
 
 
 def _certain_end(last: pb.Task, ended_at: float, now: float) -> float:
-    """The agent's clock may be off: what is known for certain is that it ended between its creation and now.
-
-    A creation that is still to come was stored by a leader whose clock was ahead, and tells nothing; where the agent's
-    clock is ahead, too, it has ended as long ago as may be: nothing waits for a clock."""
-    if last.created_at <= now:
-        return max(last.created_at, min(now, ended_at))
-    return ended_at if ended_at <= now else 0.0
-
-
-def latest_start(task: pb.Task, now: float) -> float:
-    """Until when it may wait for its start, whatever clock its `start_after` is of."""
-    return now + delay(task.spec.restart, max(1, task.quick_failures))
+    """The agent's clock may be off: what is known for certain is that it ended between its creation and now."""
+    if last.status.state == pb.TASK_STATE_REJECTED and ended_at > now:
+        return last.created_at  # its successor is yet to be made, at a time that must not move on with now
+    return max(last.created_at, min(now, ended_at))
 
 
 def delay(policy: spec.RestartPolicy, failures: int) -> float:

@@ -16,14 +16,12 @@ from pyswarm_core.v1 import spec_pb2 as spec
 from pyswarm_manager.orchestrator import changes
 from pyswarm_manager.orchestrator.exclusive import excludes
 from pyswarm_manager.orchestrator.fitness import best, is_balanced, is_gone, is_misplaced, is_unhealthy, serves
-from pyswarm_manager.orchestrator.restart import FRESH, Start, latest_start, next_start
-from pyswarm_manager.orchestrator.slots import Slot, age
+from pyswarm_manager.orchestrator.restart import FRESH, Start, next_start
+from pyswarm_manager.orchestrator.slots import TICK, Slot, age
 from pyswarm_manager.orchestrator.view import View
 from pyswarm_manager.plan import Put, Write, earliest
 from pyswarm_manager.rollout.batches import Leeway
 from pyswarm_manager.tasks import display_name
-
-_TICK = 0.001  # seconds between the creations of a slot's tasks, where the clock tells no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,6 @@ def settle(view: View, slot: Slot, leeway: Leeway) -> Settled:
                 notes.append(f"{display_name(task)}: {task.id} goes, {keeper.id} stays")
         if created is not None:
             puts.append(created)
-        elif keeper.start_after > latest_start(keeper, now):
-            keeper = changes.put_off(keeper, latest_start(keeper, now))
-            puts.append(keeper)
         elif (
             keeper.desired_state == pb.TASK_STATE_READY
             and now >= keeper.start_after
@@ -146,8 +141,8 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
 
 
 def _after(slot: Slot, now: float) -> float:
-    """A slot's tasks are in the order of their creation, also when a leader's clock is behind an earlier one's."""
-    return max([now, *(task.created_at + _TICK for task in slot.tasks)])
+    """A slot's tasks are in the order of their creation, also when an earlier leader's clock was a little ahead."""
+    return max([now, *(task.created_at + TICK for task in slot.tasks)])
 
 
 def _may_go(view: View, task: pb.Task, keeper: pb.Task, *, is_new: bool, leeway: Leeway) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.tasks import is_terminal, is_wanted
 
+TICK = 0.001  # seconds between the creations of a slot's tasks, where the clock tells no difference
+
 Key = tuple[int, str]  # (slot, "") of a replicated service, (0, node id) of a global one
 
 

@@ -30,7 +30,8 @@ TOLD = 5.0  # what an agent knows
 APPLIED = 4.0  # what is stored of endpoints
 NOTICED = 8.0  # an end
 LONGEST_TIMER = 300.0  # before the next start of what fails again and again
-SET = 100.0  # after somebody has set the leader's clock: timers run on by the time that was left
+LONGEST_MONITOR = 10.0  # twice a slot's: the leader's clock may be set while it is watched
+SET = 320.0  # after the leader's clock was set by so much, at most: timers run on by the time that was left
 
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
 _STOPPED = (pb.TASK_STATE_COMPLETE, pb.TASK_STATE_FAILED, pb.TASK_STATE_SHUTDOWN)
@@ -78,6 +79,7 @@ class Prompt:
             yield from self._plans()
             yield from self._slots()
             yield from self._overtaken()
+            yield from self._waits()
             yield from self._drained()
         fit = {
             address.address
@@ -110,7 +112,7 @@ class Prompt:
         """Whatever the planners find that is to be done is done: no wake, timer or failed attempt was forgotten."""
         leader = self._quiet.leader
         assert leader is not None and leader.core.term is not None
-        if world_time() - leader.host.jumped_at < SET:
+        if world_time() - leader.host.jumped_at < min(SET, abs(leader.host.jumped_by) + DONE):
             return
         truth, acks, now = self._truth, leader.core.term.dispatcher.acks, leader.host.now()
         seen = (leader, truth.revision, *(acks.applied(node_id) for node_id in truth.nodes))
@@ -169,6 +171,23 @@ class Prompt:
             if service is not None and service.rollout_id != rollout.id and rollout.state in _ACTIVE:
                 text = f"{rollout.service_name} has another rollout, and {rollout.id} goes on"
                 yield Late("an overtaken rollout ends", text, DONE, rollout.id, (rollout.id, service.id))
+
+    def _waits(self) -> Iterator[Late]:
+        """Nothing waits for longer than its policy says, whoever's clock was wrong when it was stored."""
+        leader = self._quiet.leader
+        assert leader is not None
+        invariant, now = "nothing waits for a clock", leader.host.now()
+        for task in self._truth.tasks.values():
+            if task.desired_state == pb.TASK_STATE_READY and task.start_after > now and not is_over(task):
+                text = f"{task.service_name}.{task.slot} {task.id} is to start in {task.start_after - now:.0f} s"
+                yield Late(invariant, text, LONGEST_TIMER + DONE, task.id, (task.id,))
+        for rollout in self._truth.rollouts.values():
+            for p in rollout.slots if rollout.state in _ACTIVE else ():
+                if p.phase == pb.SLOT_PHASE_MONITORING and p.monitor_until > now:
+                    left = p.monitor_until - now
+                    text = f"slot {p.slot}{p.node_id} of {rollout.service_name} is watched for {left:.0f} s"
+                    key = (rollout.id, p.slot, p.node_id, p.new_task_id)
+                    yield Late(invariant, text, LONGEST_MONITOR + DONE, key, (rollout.id, p.new_task_id))
 
     def _drained(self) -> Iterator[Late]:
         """While a drained node has a task of a service, something of that service is on its way."""

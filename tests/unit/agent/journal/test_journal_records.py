@@ -38,6 +38,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     records.save(life)
     records.set_made_here("t1", 2)
     records.set_fence((7, 9))
+    records.set_boot("3f0c")
     records.set_welcome(wire.Welcome(node_id="n1", node_number=3))
     records.set_networks({"a": pb.Network(id="a", vni=4), "b": pb.Network(id="b")}, [])
     node = wire.NodeAddress(node_id="n1", number=3)
@@ -47,6 +48,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     journal, records = open_records(tmp_path)
     assert records.lives() == {"t1": life} and records.made_here() == {"t1": 2}
     assert records.fence == (7, 9) and records.welcome is not None and records.welcome.node_number == 3
+    assert records.boot == "3f0c"
     assert records.networks()["a"].vni == 4 and records.nodes() == [node] and records.settled() == {"t0"}
     assert records.endpoints()["s"].name == "web"
     records.drop("t1")

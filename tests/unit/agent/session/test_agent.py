@@ -74,6 +74,7 @@ class Running:
             here=Here("n1", "host-1", "169.254.1.1"),
             hello=lambda: wire.Hello(node_id="n1", address="10.0.0.1"),
             fuses=host.fuses,
+            boot_id="3f0c",
         )
         self.agent = Agent(parts, Dialer([manager.address], random.Random(1)))
         self.work = asyncio.create_task(self.agent.run())

@@ -41,7 +41,6 @@ def test_this_host() -> None:
     assert said.metrics_address == ""
     assert app_host.description("h", "10.1.2.3", "crun", "0.0.0.0:9378").metrics_address == "10.1.2.3:9378"
     assert app_host.memory_total("MemFree: 1 kB\nMemTotal:  2048 kB\n") == 2 * 2**20
-    assert app_host.booted_at("cpu 1\nbtime 1700000000\n") == 1700000000.0 and app_host.booted_at("") == 0.0
 
 
 def test_the_address_is_the_way_to_the_managers() -> None:

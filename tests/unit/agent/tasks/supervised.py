@@ -24,6 +24,7 @@ class Agent:
 
     def __init__(self, host: FakeHost, path: Path) -> None:
         self.host = host
+        self.set_back = 0.0  # seconds by which somebody has set the wall clock back
         self.journal = Journal(path / "journal")
         self.journal.open()
         self.records = Records(self.journal)
@@ -44,7 +45,7 @@ class Agent:
                 here=Here("n1", "host-1", "169.254.1.1"),
                 auth=self.auths.get,
                 slots=Slots(asyncio.Semaphore(4), asyncio.Semaphore(4)),
-                clock=time.time,
+                clock=lambda: time.time() - self.set_back,
                 guard=host.fuses.arm,
             ),
             self._report,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from tests.unit.agent.tasks.build import make_task
 
 from pyswarm_agent.interfaces import ContainerState
 from pyswarm_agent.tasks import events as ev
 from pyswarm_agent.tasks.adopt import adopt
 from pyswarm_agent.tasks.life import Life, Phase
-from pyswarm_agent.tasks.machine import handle
+from pyswarm_agent.tasks.machine import KILL_AGAIN, handle
 from pyswarm_core.v1 import objects_pb2 as pb
 
 NOW = 1000.0
@@ -29,6 +32,12 @@ def test_a_container_whose_grace_passed_while_no_agent_was_there_has_it_after_th
     assert ev.Signal("KILL") in todo
 
 
-def test_a_longer_grace_is_kept() -> None:
-    life, _ = adopt(stopping(NOW + 30), RUNS, NOW)
-    assert life.deadline == NOW + 30
+@pytest.mark.parametrize(("phase", "longest"), [(Phase.DRAINING, 10), (Phase.STOPPING, 5), (Phase.KILLING, KILL_AGAIN)])
+def test_nothing_waits_for_a_wall_clock_that_was_set_back(phase: Phase, longest: float) -> None:
+    life, _ = adopt(replace(stopping(NOW + 3600), phase=phase), RUNS, NOW)
+    assert life.deadline == NOW + longest
+
+
+def test_what_was_left_of_a_drain_is_left() -> None:
+    life, todo = adopt(replace(stopping(NOW + 3), phase=Phase.DRAINING), RUNS, NOW)
+    assert life.deadline == NOW + 3 and ev.WatchDrain(NOW + 3) in todo

@@ -18,6 +18,8 @@ from pyswarm_agent.tasks.life import Phase
 from pyswarm_agent.tasks.listens import Listens
 from pyswarm_core.v1 import objects_pb2 as pb
 
+BOOT = "3f0c"
+
 
 @pytest_asyncio.fixture
 async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Agent]]:
@@ -99,13 +101,14 @@ async def test_thirty_starts_overlap_but_not_all_at_once(make: Callable[..., Age
 async def test_a_restart_touches_no_container(make: Callable[..., Agent]) -> None:
     host = FakeHost()
     agent = make(host)
+    await agent.supervisor.recover(BOOT)
     task = make_task()
     agent.assign(task, complete=True)
     await agent.reaches(pb.TASK_STATE_RUNNING)
     container = host.runtime.containers["t1"]
     await agent.kill()
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover(BOOT)
     assert agent.state() == pb.TASK_STATE_RUNNING
     agent.assign(task, complete=True)
     await asyncio.sleep(0.02)
@@ -128,7 +131,7 @@ async def test_one_that_is_waited_for_is_waited_for_again_after_a_restart(make: 
     await until(lambda: host.ports.started)
     await agent.kill()
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover(BOOT)
     first, second = host.ports.started
     assert (second.listens, second.pid, second.addresses) == (first.listens, 1001, ("10.128.64.2",))
     assert second.listens == Listens((80,), every=True) and agent.state() == pb.TASK_STATE_STARTING
@@ -161,7 +164,7 @@ async def test_kills_at_every_stage_of_a_start(make: Callable[..., Agent]) -> No
         await asyncio.sleep(0.0008 * (waits % 4))
         await agent.kill()
         agent = make(host)
-        await agent.supervisor.recover()
+        await agent.supervisor.recover(BOOT)
         agent.assign(task, complete=True)
         await agent.reaches(pb.TASK_STATE_RUNNING, task.id)
         assert host.runtime.starts[task.id] == 1
@@ -181,7 +184,7 @@ async def test_what_died_meanwhile_and_what_is_an_orphan(make: Callable[..., Age
     host.links.links["orphan"] = ("10.128.64.9",)
     host.runtime.logs.add("orphan")
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover(BOOT)
     await agent.reaches(pb.TASK_STATE_FAILED)
     assert "memory" in agent.reports["t1"][-1].error
     assert "orphan" not in host.links.links and "orphan" not in host.runtime.logs
@@ -190,6 +193,7 @@ async def test_what_died_meanwhile_and_what_is_an_orphan(make: Callable[..., Age
 async def test_a_reboot_fails_what_ran_and_prepares_what_had_not_begun(make: Callable[..., Agent]) -> None:
     host = FakeHost()
     agent = make(host)
+    await agent.supervisor.recover(BOOT)
     ready = make_task("t2", desired_state=pb.TASK_STATE_READY)
     ready.addresses[0].address = "10.128.64.3"
     agent.assign(make_task(), ready, complete=True)
@@ -200,7 +204,7 @@ async def test_a_reboot_fails_what_ran_and_prepares_what_had_not_begun(make: Cal
     host.links.links.clear()
     host.images.mounted.clear()
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover("another")
     await agent.reaches(pb.TASK_STATE_FAILED)
     assert "the host restarted" in agent.reports["t1"][-1].error
     await until(lambda: "t2" in host.runtime.containers)
@@ -224,12 +228,31 @@ async def test_a_drain_goes_on_after_a_restart_with_its_old_deadline(make: Calla
     assert life is not None
     await agent.kill()
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover(BOOT)
     again = agent.supervisor.life("t1")
     assert again is not None and again.phase is Phase.DRAINING and again.deadline == life.deadline
     agent.assign(task, complete=True)
     await agent.reaches(pb.TASK_STATE_SHUTDOWN)
     assert agent.reports["t1"][-1].drain.open_at_stop == 2
+
+
+async def test_a_wall_clock_that_is_set_back_lengthens_neither_drain_nor_grace(make: Callable[..., Agent]) -> None:
+    host = FakeHost()
+    host.runtime.ignored.add("TERM")
+    agent = make(host)
+    task = make_task()
+    task.spec.drain_timeout = task.spec.container.stop_grace = 0.3
+    agent.assign(task, complete=True)
+    await agent.reaches(pb.TASK_STATE_RUNNING)
+    host.network.open["t1"] = 1
+    agent.assign(told(task, desired_state=pb.TASK_STATE_SHUTDOWN, released=True))
+    await until(lambda: bool(host.network.released))
+    agent.set_back = 3600.0
+    signals = host.runtime.containers["t1"].signals
+    await until(lambda: signals == ["TERM"], what="the end of the drain")
+    agent.set_back = 7200.0
+    await agent.reaches(pb.TASK_STATE_SHUTDOWN)
+    assert signals == ["TERM", "KILL"]
 
 
 async def test_an_address_is_given_on_only_when_the_link_is_gone(make: Callable[..., Agent]) -> None:
@@ -256,7 +279,7 @@ async def test_probes_are_started_after_a_restart_as_they_were(make: Callable[..
     await agent.reaches(pb.TASK_STATE_RUNNING)
     await agent.kill()
     agent = make(host)
-    await agent.supervisor.recover()
+    await agent.supervisor.recover(BOOT)
     assert len(host.probes.started) == 2 and host.probes.of("t1").health == pb.HEALTH_HEALTHY
     host.probes.of("t1").report(pb.HEALTH_UNHEALTHY, "status 500")
     assert agent.state() == pb.TASK_STATE_RUNNING

@@ -106,7 +106,7 @@ class Host:
     journal: Life | None = None
     disk: Life | None = None
     early: Life | None = None  # what a preparation that is under way has brought to the disk by the time of the start
-    booted_at: float = 0.0
+    rebooted: bool = False  # since an agent last recovered
     container: str = "none"  # none created running exited
     mounted: bool = False
     starts: int = 0
@@ -148,7 +148,7 @@ class Host:
         self.journal = self.disk = journal
         self.container, self.mounted, self.early = "none", False, None
         self.now += 5.0
-        self.booted_at = self.now
+        self.rebooted = True
 
     def state(self) -> ContainerState | None:
         if self.container == "none":
@@ -164,7 +164,8 @@ class Host:
             task.status.state = max(self.told, default=task.status.state)  # the manager has heard so much
             self.step(begin(task, self.now))
         else:
-            self.step(adopt(self.journal, self.state(), self.now, self.booted_at))
+            self.step(adopt(self.journal, self.state(), self.now, rebooted=self.rebooted))
+        self.rebooted = False
 
     def carry_out(self, instruction: ev.Instruction, fails: bool, reports: bool) -> None:
         """`reports` False: it happened, but the agent was killed before it learned so."""
