@@ -33,6 +33,7 @@ class Behaviour:
     """Seconds, and decisions. Change it while the agent runs."""
 
     prepare: float = 0.0
+    turns: asyncio.Semaphore | None = None  # a task is ready when it has got one of these
     start: float = 0.0
     drain: float = 0.0
     applies: bool = True  # confirms endpoints
@@ -316,6 +317,8 @@ class FakeAgent:
             return
         self._step(held, pb.TASK_STATE_PREPARING)
         await asyncio.sleep(self.behaviour.prepare)
+        if self.behaviour.turns is not None:
+            await self.behaviour.turns.acquire()
         why = self.behaviour.rejects(held.task)
         if why:
             held.status.error = why

@@ -151,17 +151,19 @@ async def test_a_manager_that_is_killed_in_the_middle_of_a_rollout_completes_it_
     await all_ready(stub, 3)
     created = await stub.CreateService(control.CreateServiceRequest(spec=web(6)))
     assert (await finish(stub, created.rollout.id)).state == pb.ROLLOUT_STATE_COMPLETED
+    turns = asyncio.Semaphore(0)
     for agent in agents:
-        agent.behaviour.prepare = 0.1
+        agent.behaviour.turns = turns
     updated = await stub.UpdateService(control.UpdateServiceRequest(ref="web", spec=web(6, "V=2")))
-    kills = 0
-    for done in (1, 3, 5):  # kill it when so many new tasks run
+    for done, more in ((1, 1), (3, 2), (5, 2)):  # kill it when so many new tasks run, and no other can
+        for _ in range(more):
+            turns.release()
         await eventually(lambda done=done: sum(_is_new(t) for a in agents for t in a.running_tasks()) >= done)
         manager.restart()
         await ready(stub)
         view = await stub.GetService(control.Ref(ref="web"))
-        kills += view.rollout.state == pb.ROLLOUT_STATE_RUNNING
-    assert kills == 3, "each of them hit the rollout"
+        assert view.rollout.state == pb.ROLLOUT_STATE_RUNNING, "it hit the rollout"
+    turns.release()
     rollout = await finish(stub, updated.rollout.id)
     assert rollout.state == pb.ROLLOUT_STATE_COMPLETED
     assert rollout.receipt.replaced == 6
