@@ -115,6 +115,7 @@ def change(wanted: spec.ServiceSpec, rng: random.Random, *, sound: bool = False)
     container = wanted.task.container
     container.image = image(rng, sound=sound)
     if sound:
+        wanted.update.deadline = 200.0  # a stop-first update with long drains may not end within 40 s
         wanted.task.restart.CopyFrom(spec.RestartPolicy(delay=1.0))
     container.digest = ""
     draw = rng.random()
