@@ -22,6 +22,7 @@ AWAY_LONG = 30.0
 MAX_DELAY = 300.0
 STEADY = 300.0  # healthy for this long: what follows is no longer the same trouble
 DEFAULT_DELAY = 1.0
+TICK = 0.001  # seconds between the creations of a slot's tasks, where this host's clock is behind the managers'
 
 _ENDED = (pb.TASK_STATE_COMPLETE, pb.TASK_STATE_FAILED, pb.TASK_STATE_REJECTED)
 
@@ -109,7 +110,7 @@ def _successor(life: Life, number: int, now: float) -> Successor | None:
     root = ended.predecessor_id if number else ended.id
     task = pb.Task(
         id=derived_id("successor", root, str(number + 1)),
-        created_at=now,
+        created_at=max(now, ended.created_at + TICK),
         service_id=ended.service_id,
         service_name=ended.service_name,
         slot=ended.slot,

@@ -64,6 +64,15 @@ def test_successors_of_successors_are_numbered_from_the_task_that_managers_know(
     assert other.task.id == derived_id("successor", one.task.id, "1")
 
 
+def test_a_host_whose_clock_is_behind_the_managers_goes_on_with_its_own_successors() -> None:
+    first = ended()
+    first.task.created_at = LOST + 3600
+    (one,) = plan(by_id(first), {}, LOST, LOST + 60).successors
+    gone = replace(ended(one.task.id, at=LOST + 70), task=orders_of(one.task))
+    (two,) = plan(by_id(first, gone), {one.task.id: 1}, LOST, LOST + 120).successors
+    assert two.replaces == one.task.id and first.task.created_at < one.task.created_at < two.task.created_at
+
+
 @pytest.mark.parametrize(
     ("condition", "state", "expected"),
     [
