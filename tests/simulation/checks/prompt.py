@@ -198,6 +198,8 @@ class Prompt:
                 service = self._truth.services.get(task.service_id)
                 if service is None or service.removing or is_over(task) or not is_wanted(task):
                     continue
+                if service.spec.task.restart.condition != spec.RESTART_CONDITION_ANY and self._has_failed(task):
+                    continue  # what was to take its place has failed, and may not be made again
                 rollout = self._truth.rollouts.get(service.rollout_id)
                 if rollout is not None and rollout.state in _ACTIVE:
                     continue
@@ -205,6 +207,12 @@ class Prompt:
                     text = f"{node.id} is drained and keeps {task.service_name}.{task.slot} {task.id}"
                     about = (task.id, node.id, service.id)
                     yield Late("a drained node's tasks begin to leave", text, DONE, (node.id, service.id), about)
+
+    def _has_failed(self, task: pb.Task) -> bool:
+        """Another task of its slot."""
+        tasks = self._truth.tasks_of_service(task.service_id)
+        failed = (pb.TASK_STATE_FAILED, pb.TASK_STATE_REJECTED, pb.TASK_STATE_COMPLETE)
+        return any(other.slot == task.slot and other.status.state in failed for other in tasks)
 
     def _moves(self, service: pb.Service) -> bool:
         tasks = [task for task in self._truth.tasks_of_service(service.id) if not is_over(task)]
