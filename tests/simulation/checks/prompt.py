@@ -198,7 +198,9 @@ class Prompt:
                 service = self._truth.services.get(task.service_id)
                 if service is None or service.removing or is_over(task) or not is_wanted(task):
                     continue
-                if service.spec.task.restart.condition != spec.RESTART_CONDITION_ANY and self._has_failed(task):
+                restart = service.spec.task.restart
+                is_limited = restart.max_attempts or restart.condition != spec.RESTART_CONDITION_ANY
+                if is_limited and self._has_failed(task):
                     continue  # what was to take its place has failed, and may not be made again
                 rollout = self._truth.rollouts.get(service.rollout_id)
                 if rollout is not None and rollout.state in _ACTIVE:
