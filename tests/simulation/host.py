@@ -146,6 +146,10 @@ class Host:
         """Its wall clock, unix seconds."""
         return EPOCH + world_time() + self.offset
 
+    def shortest(self, seconds: float) -> float:
+        """How little that may be: waited for by its steady clock or, where the agent started again, by the other."""
+        return seconds / max(1.0, self.clock.rate)
+
     # ---- containers ----
 
     def create(self, request: ContainerRequest, task: pb.Task) -> Container:

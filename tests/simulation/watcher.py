@@ -88,7 +88,7 @@ class HostWatcher:
             return
         grace = spec.stop_grace if spec.HasField("stop_grace") else 10.0
         asked = container.asked_at
-        if asked is None or now - asked < grace / host.clock.rate - 0.2:
+        if asked is None or now - asked < host.shortest(grace) - 0.2:
             since = "never" if asked is None else f"{now - asked:.1f} s ago"
             self._findings.add(
                 "a container has its grace", f"{container.request.task_id} is killed; asked {since}",
@@ -104,7 +104,7 @@ class HostWatcher:
             return
         timeout = task.spec.drain_timeout if task.spec.HasField("drain_timeout") else 10.0
         still = sum(host.open(address.address) for address in task.addresses)
-        if still and task.status.timings.healthy_at and now - released < timeout / host.clock.rate - 0.2:
+        if still and task.status.timings.healthy_at and now - released < host.shortest(timeout) - 0.2:
             self._findings.add(
                 "open connections have the drain timeout",
                 f"{task.id} is stopped {now - released:.1f} s after its release, with {still} open",

@@ -64,6 +64,8 @@ class Cluster:
 
     def converge(self, service_id: str = "svc", steps: int | None = None) -> Plan:
         plan = converge.plan(self.world, self.acks, service_id, self.now, self.rng)
+        for step in plan.steps:
+            assert any(write.message.version for write in step), f"it could happen twice: {step}"
         self.world.apply(plan, steps)
         return plan
 

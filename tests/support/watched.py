@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_manager.plan import Delete, Write
@@ -18,9 +18,9 @@ class WatchedWorld(FakeWorld):
         self.endpoints_at: dict[int, dict[str, tuple[str, ...]]] = {1: {}}  # revision → task id → addresses
         self.ids: set[str] = set()
 
-    def _commit(self, writes: Sequence[Write], *, compare: bool) -> None:
+    def _commit(self, writes: Sequence[Write], written: Mapping[str, int] | None) -> None:
         before = {w.message.id: self.tasks.get(w.message.id) for w in writes if isinstance(w.message, pb.Task)}
-        super()._commit(writes, compare=compare)
+        super()._commit(writes, written)
         for write in writes:
             if not isinstance(write.message, pb.Task):
                 continue

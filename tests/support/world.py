@@ -81,21 +81,24 @@ class FakeWorld:
 
     def put(self, *messages: T) -> T:
         """One transaction of somebody else's, without compares; stores copies. Returns the last one as it is stored."""
-        self._commit(tuple(Put(m) for m in messages), compare=False)
+        self._commit(tuple(Put(m) for m in messages), None)
         return self.get(messages[-1])
 
     def delete(self, *messages: Stored) -> None:
-        self._commit(tuple(Delete(m) for m in messages), compare=False)
+        self._commit(tuple(Delete(m) for m in messages), None)
 
     def get(self, message: T) -> T:
         """The stored object with this one's kind and id."""
         return self._kinds[kinds.KIND_OF[type(message)]][message.id]  # type: ignore[return-value,index]
 
     def apply(self, plan: Plan, steps: int | None = None) -> None:
-        """Carries out the first `steps` steps (None = all). Conflict: a version differs; that step wrote nothing."""
+        """Carries out the first `steps` steps (None = all). Conflict: a version differs; that step wrote nothing. What
+        an earlier step has written is expected as that left it, as the real executor does."""
         self.check_untouched()
+        written: dict[str, int] = {}
         for step in plan.steps[:steps]:
-            self._commit(step, compare=True)
+            self._commit(step, written)
+            written.update((kinds.key_of(write.message), self._revision) for write in step)
 
     def check_untouched(self) -> None:
         """AssertionError when somebody changed a stored message in place."""
@@ -104,7 +107,8 @@ class FakeWorld:
                 key = kinds.key(kind, message.id)
                 assert message.SerializeToString(deterministic=True) == self._written[key], f"{key} changed in place"
 
-    def _commit(self, writes: Sequence[Write], *, compare: bool) -> None:
+    def _commit(self, writes: Sequence[Write], written: Mapping[str, int] | None) -> None:
+        """`written`: versions that count instead of the messages'; None: whatever is there is replaced."""
         keys = [kinds.key_of(w.message) for w in writes]
         assert writes, "an empty transaction"
         assert len(set(keys)) == len(keys), f"a key twice in one transaction: {keys}"
@@ -114,7 +118,7 @@ class FakeWorld:
             message = write.message
             stored = self._kinds[kinds.KIND_OF[type(message)]].get(message.id)
             found = 0 if stored is None else stored.version
-            if compare and found != message.version:
+            if written is not None and found != written.get(key, message.version):
                 raise Conflict(f"{key} has version {found}, not {message.version}")
             assert message.id, f"{key} without an id"
         self._revision += 1

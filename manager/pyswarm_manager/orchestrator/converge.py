@@ -1,7 +1,7 @@
 """`plan`: everything that is to be done for one service now. It composes, and decides nothing by itself.
 
-Each slot's writes are one transaction, and each is right whatever becomes of the others. The rollout is written with
-the first of them: two runs on the same world cannot both create tasks.
+Each slot's writes are one transaction, and each is right whatever becomes of the others. Each changes something that it
+compares: two runs on the same world cannot both create tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pyswarm_manager.orchestrator import exclusive, history, removal
 from pyswarm_manager.orchestrator.fitness import Matches
 from pyswarm_manager.orchestrator.redate import redate
 from pyswarm_manager.orchestrator.settle import Settled, abandon, dismiss, settle
-from pyswarm_manager.orchestrator.transactions import pack
+from pyswarm_manager.orchestrator.transactions import guarded, pack
 from pyswarm_manager.orchestrator.view import View
 from pyswarm_manager.plan import Acks, Delete, Plan, Put, World, Write, earliest
 from pyswarm_manager.rollout import machine
@@ -59,7 +59,7 @@ def plan(
     deletes: list[Sequence[Write]] = [(Delete(task),) for task in history.forgotten_tasks(view)]
     deletes += [(Delete(old),) for old in history.forgotten_rollouts(view)]
     return Plan(
-        steps=pack(group for group in groups if group) + pack(deletes),
+        steps=guarded(pack(group for group in groups if group), rollout or view.rollout or service) + pack(deletes),
         wake_at=earliest(wake_at, room.wake_at, *(one.wake_at for one in settled)),
         notes=tuple(note for one in settled for note in one.notes),
     )

@@ -1,12 +1,14 @@
-"""Packs groups of writes into transactions: a group is never torn, whatever else is carried out or not."""
+"""Packs groups of writes into transactions: a group is never torn, whatever else is carried out or not; and each
+transaction happens once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pyswarm_core.kinds import Stored
 from pyswarm_manager.plan import Put, Write
 
-MAX_WRITES = 127  # beside the leader's compare; etcd's default is 128 operations
+MAX_WRITES = 126  # beside a guard, and the leader's compare; etcd's default is 128 operations
 MAX_BYTES = 1_000_000  # etcd refuses 1.5 MiB, keys and framing included
 
 
@@ -25,3 +27,10 @@ def pack(groups: Iterable[Sequence[Write]]) -> tuple[tuple[Write, ...], ...]:
     if step:
         steps.append(tuple(step))
     return tuple(steps)
+
+
+def guarded(steps: Iterable[tuple[Write, ...]], guard: Stored) -> tuple[tuple[Write, ...], ...]:
+    """A transaction that only creates compares nothing that it changes. Planned again on a world that has not seen it,
+    it would create as much again; and one that arrives late, after its repetition, what has been deleted since. So
+    `guard` is written with it, as it is."""
+    return tuple(step if any(write.message.version for write in step) else (*step, Put(guard)) for step in steps)

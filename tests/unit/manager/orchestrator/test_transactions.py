@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyswarm_core.v1 import objects_pb2 as pb
-from pyswarm_manager.orchestrator.transactions import MAX_BYTES, MAX_WRITES, pack
+from pyswarm_manager.orchestrator.transactions import MAX_BYTES, MAX_WRITES, guarded, pack
 from pyswarm_manager.plan import Put
 
 
@@ -34,3 +34,10 @@ def test_large_objects_take_more_transactions() -> None:
 
 def test_nothing_to_do_is_no_transaction() -> None:
     assert pack([]) == ()
+
+
+def test_what_only_creates_is_joined_by_a_guard() -> None:
+    guard = pb.Rollout(id="r", version=7)
+    known = Put(pb.Task(id="old", version=3))
+    steps = guarded(((*group(2), known), group(1), (known,)), guard)
+    assert [[write.message.version for write in step] for step in steps] == [[0, 0, 3], [0, 7], [3]]
