@@ -47,7 +47,7 @@ class Status:
 
 class Cluster:
     """Shares the store's connections: `Cluster(store.client)`. Errors as in `Client.unary`; PreconditionFailed when
-    etcd refuses because too few members are well."""
+    etcd refuses because too few members are well, and StoreUnavailable until all have been so for five seconds."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
