@@ -63,6 +63,11 @@ class HostWatcher:
                         f"{task_id} is started while {other_id} holds {port.published}", task_id, other_id,
                     )  # fmt: skip
 
+    def _is_gone(self, service_id: str) -> bool:
+        """Its agent may have been told, and have been killed before its kernel was."""
+        service = self._truth.services.get(service_id)
+        return not service_id.startswith("host:") and (service is None or service.removing)
+
     def told_to_stop(self, host: Host, container: Container, signal: str) -> None:
         """What may be sent connections is stopped only when it was released, or when nobody knows it any more."""
         task_id = container.request.task_id
@@ -142,6 +147,7 @@ class HostWatcher:
             service.name
             for key, service in host.state.services.items()
             if key not in state.services
+            and not self._is_gone(key)
             # A port of this host goes with its task, which may have ended while there was no agent.
             and (not key.startswith("host:") or key.removeprefix("host:") in running)
         ]

@@ -126,12 +126,23 @@ class Prompt:
         self._planned = None if any(plan for _, plan in plans) else seen
         self._plan_at = earliest(*(plan.wake_at for _, plan in plans)) or math.inf
         for service_id, plan in plans:
-            if gist := _gist(plan):
+            if (gist := _gist(plan)) and not self._only_dates(plan):
                 about = (service_id, *(task_id for _, _, task_id, _ in gist if task_id))
                 text = f"{'; '.join(plan.notes) or [line[:3] for line in gist]}"
                 # Timers are of the steady clock: where that is slow, the longest is late by the wall's.
                 slow = LONGEST_TIMER * max(0.0, 1 / leader.host.clock.rate - 1)
                 yield Late("what is to be done is done", text, DONE + slow, gist, about)
+
+    def _only_dates(self, plan: Plan) -> bool:
+        """Of tasks that a clock was set back for. Nothing waits for them until something else is to be done there."""
+        return all(
+            isinstance(write, Put)
+            and isinstance(task := write.message, pb.Task)
+            and (stored := self._truth.tasks.get(task.id)) is not None
+            and _undated(task) == _undated(stored)
+            for step in plan.steps
+            for write in step
+        )
 
     def _slots(self) -> Iterator[Late]:
         """A slot has a task, when nothing was given up and the policy allows any number; it may wait for its start."""
@@ -274,6 +285,14 @@ class Prompt:
 
 def _versions(objects: Mapping[str, Stored]) -> dict[str, int]:
     return {object_id: stored.version for object_id, stored in objects.items()}
+
+
+def _undated(task: pb.Task) -> pb.Task:
+    copy = pb.Task()
+    copy.CopyFrom(task)
+    for field in ("version", "created_at", "window_at"):
+        copy.ClearField(field)
+    return copy
 
 
 def _gist(plan: Plan) -> tuple[tuple[str, str, str, int], ...]:

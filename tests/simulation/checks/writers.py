@@ -70,7 +70,8 @@ class Writers:
     def permitted(self, host: Host) -> None:
         """It just gets another permit. What was over may have been decided upon, and be told to stop in a moment."""
         if _has_lapsed(host):
-            self._lapsed.update((i, world_time() + DECIDED) for i in host.containers if i not in self._lapsed)
+            until = world_time() + DECIDED
+            self._lapsed.update((i, max(until, self._lapsed.get(i, until))) for i in host.containers)
 
     def extends(self, host: Host, until: float) -> None:
         """The host's permit is written down."""
