@@ -76,7 +76,8 @@ class Writer:
                     result = await self._store.txn(compares, ops)
                 except OutcomeUnknown as error:
                     # Reading alone would not settle it: the write may still be on its way. Repeating it is safe, as it
-                    # changes every version that it compares: of all repetitions at most one happens.
+                    # changes every version that it compares: of all repetitions at most one happens. (Where all are of
+                    # objects that are not there yet, as long as none is deleted: see transactions.guarded.)
                     unknown = error
                     if revision := await self._found(expected, ops):
                         return revision

@@ -112,12 +112,10 @@ class DrainTimedOut:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """The armed time has come. A timer that came late, from a stage that is over, does no harm.
+    """`at`, the unix time that it was armed for, has come: by a clock that nobody sets, the wall's may say otherwise. A
+    timer that came late, from a stage that is over, does no harm."""
 
-    `at`: the unix time that it was armed for, when what was left until then is over by a clock that nobody sets: the
-    wall clock may say otherwise."""
-
-    at: float = 0.0
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def _react(life: Life, event: ev.Event, now: float) -> _Moved:
             return replace(life, status=status), []
         case ev.Drained(sample=sample) | ev.DrainTimedOut(sample=sample) if phase is Phase.DRAINING:
             return _drained(life, sample, now)
-        case ev.TimerFired(at=at) if 0 < life.deadline <= max(at, now):
+        case ev.TimerFired(at=at) if 0 < life.deadline <= at:
             return _timer_fired(life, now)
         case ev.Cleaned() if phase is Phase.CLEANING:
             return life.enter(Phase.DONE).says(now, message=_LAST_WORDS[life.status.state]), []

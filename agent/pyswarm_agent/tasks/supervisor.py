@@ -81,10 +81,11 @@ class Supervisor:
                 self._addresses.note(life.id, (a.address for a in life.task.addresses))
         await self._remove_orphans(states.keys() | set(links), lives.keys())
         now = self._tools.clock()
-        rebooted = self._tools.lives.boot not in ("", boot_id)
+        known = self._tools.lives.boot
+        rebooted = known not in ("", boot_id)
         for life in lives.values():
             self._add(adopt(life, states.get(life.id), now, rebooted=rebooted))
-        if self._tools.lives.boot != boot_id:
+        if known != boot_id:
             self._tools.lives.set_boot(boot_id)  # in the journal it comes after what has become of them
         if lives:
             log.info("tasks adopted", tasks=len(lives), running=sum(s.running for s in states.values()))

@@ -59,7 +59,7 @@ def plan(
     deletes: list[Sequence[Write]] = [(Delete(task),) for task in history.forgotten_tasks(view)]
     deletes += [(Delete(old),) for old in history.forgotten_rollouts(view)]
     return Plan(
-        steps=guarded(pack(group for group in groups if group), rollout or view.rollout or service) + pack(deletes),
+        steps=guarded((group for group in groups if group), rollout or view.rollout or service) + pack(deletes),
         wake_at=earliest(wake_at, room.wake_at, *(one.wake_at for one in settled)),
         notes=tuple(note for one in settled for note in one.notes),
     )

@@ -132,7 +132,7 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
         task_spec,
         start,
         now=view.now,
-        created_at=_after(slot, view.now),
+        created_at=_creation(slot, view.now),
         spec_version=view.service.spec_version if of_target else held_version,
         rollout_id=view.rollout.id if of_target and view.rollout is not None and view.is_active else "",
         predecessor_id=before.id if before is not None else "",
@@ -140,7 +140,7 @@ def _create(view: View, slot: Slot, task_spec: spec.TaskSpec, start: Start) -> p
     )
 
 
-def _after(slot: Slot, now: float) -> float:
+def _creation(slot: Slot, now: float) -> float:
     """A slot's tasks are in the order of their creation, also when an earlier leader's clock was a little ahead."""
     return max([now, *(task.created_at + TICK for task in slot.tasks)])
 

@@ -54,7 +54,7 @@ def advance(view: View) -> Advance:
 
 
 def _set_times(view: View, rollout: pb.Rollout) -> None:
-    """Where this is the first look at it. Whoever stored them may have had a clock that was ahead: nothing waits for
+    """At the first look; and later, for whoever stored them may have had a clock that was ahead: nothing waits for
     longer than its policy says, from now."""
     rollout.started_at = min(rollout.started_at or view.now, view.now)
     rollout.deadline_at = min(

@@ -110,7 +110,7 @@ def test_its_end_is_told_only_when_nothing_of_it_is_left() -> None:
     assert story.state == pb.TASK_STATE_FAILED and "Report" not in story.kinds
     story.tell(ev.CleanFailed("it is stuck"))
     assert "Report" not in story.kinds
-    story.tell(ev.TimerFired(), after=60).tell(ev.Cleaned())
+    story.ring(after=60).tell(ev.Cleaned())
     assert "Report" in story.kinds and story.life.phase is Phase.DONE
 
 

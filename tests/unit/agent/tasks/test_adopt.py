@@ -27,8 +27,8 @@ def stopping(deadline: float) -> Life:
 def test_a_container_whose_grace_passed_while_no_agent_was_there_has_it_after_the_signal() -> None:
     life, todo = adopt(stopping(NOW - 60), RUNS, NOW)
     assert todo == (ev.WatchExit(), ev.Signal("TERM"), ev.ArmTimer(NOW + 5.0))
-    assert handle(life, ev.TimerFired(), NOW + 4.9) == (life, ())
-    _, todo = handle(life, ev.TimerFired(), NOW + 5.0)
+    assert handle(life, ev.TimerFired(NOW + 4.9), NOW + 4.9) == (life, ())
+    _, todo = handle(life, ev.TimerFired(NOW + 5.0), NOW + 5.0)
     assert ev.Signal("KILL") in todo
 
 
@@ -41,3 +41,8 @@ def test_nothing_waits_for_a_wall_clock_that_was_set_back(phase: Phase, longest:
 def test_what_was_left_of_a_drain_is_left() -> None:
     life, todo = adopt(replace(stopping(NOW + 3), phase=Phase.DRAINING), RUNS, NOW)
     assert life.deadline == NOW + 3 and ev.WatchDrain(NOW + 3) in todo
+
+
+def test_what_ran_before_a_reboot_runs_no_more_whatever_is_on_the_disk() -> None:
+    life, todo = adopt(stopping(NOW + 3), RUNS, NOW, rebooted=True)
+    assert life.phase is Phase.CLEANING and ev.WatchExit() not in todo

@@ -30,6 +30,11 @@ class Story:
         self.seen += self.last
         return self
 
+    def ring(self, *, after: float) -> Story:
+        """The timer's time has come."""
+        self.now += after
+        return self.tell(ev.TimerFired(self.now), after=0.0)
+
     def order(self, **changes: Any) -> Story:
         self.task = told(self.task, **changes)
         return self.tell(ev.Ordered(self.task))
@@ -110,11 +115,11 @@ def test_connections_that_never_end_are_counted_and_the_task_stopped() -> None:
 def test_kill_follows_when_the_grace_is_over() -> None:
     story = Story().running().order(desired_state=pb.TASK_STATE_SHUTDOWN, released=True)
     story.tell(ev.Drained(ev.DrainSample()))
-    story.tell(ev.TimerFired(), after=4.9)
+    story.ring(after=4.9)
     assert story.kinds == [], "too early: it has its grace"
-    story.tell(ev.TimerFired(), after=0.1)
+    story.ring(after=0.1)
     assert ev.Signal("KILL") in story.last and story.life.phase is Phase.KILLING
-    story.tell(ev.TimerFired(), after=10)
+    story.ring(after=10)
     assert ev.Signal("KILL") in story.last
     story.tell(ev.Exited(ContainerExit(137, False, story.now)))
     assert story.state == pb.TASK_STATE_SHUTDOWN
@@ -246,9 +251,9 @@ def test_a_final_failure_rejects_and_a_passing_one_is_tried_again() -> None:
 
     story = Story().tell(ev.PrepareFailed("registry is down", final=False))
     assert story.kinds == ["Journal", "Report", "ArmTimer"]
-    story.tell(ev.TimerFired(), after=0.5)
+    story.ring(after=0.5)
     assert story.kinds == ["Journal", "Pull"]
-    story.tell(ev.PrepareFailed("registry is down", final=False)).tell(ev.TimerFired(), after=2.0)
+    story.tell(ev.PrepareFailed("registry is down", final=False)).ring(after=2.0)
     assert story.kinds == ["Journal", "Pull"]
     story.tell(ev.PrepareFailed("registry is down", final=False))
     assert story.state == pb.TASK_STATE_REJECTED
@@ -266,7 +271,7 @@ def test_cleaning_is_tried_until_it_works_and_the_end_told_meanwhile() -> None:
     story.tell(ev.CleanFailed("device is busy"))
     assert story.kinds == ["Journal", "Report", "ArmTimer"] and story.state == pb.TASK_STATE_SHUTDOWN
     assert "device is busy" in story.life.status.message
-    story.tell(ev.TimerFired(), after=0.5)
+    story.ring(after=0.5)
     assert story.kinds == ["Journal", "Clean"]
     story.tell(ev.Cleaned())
     assert story.life.phase is Phase.DONE and story.life.status.message == "stopped"

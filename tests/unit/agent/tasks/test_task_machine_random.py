@@ -5,6 +5,7 @@ is killed at random moments and adopts what it finds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -52,7 +53,7 @@ events = st.one_of(
     st.builds(ev.Redirected, st.just(7.0)),
     st.builds(ev.Drained, samples),
     st.builds(ev.DrainTimedOut, samples),
-    st.just(ev.TimerFired()),
+    st.builds(ev.TimerFired, st.sampled_from([0.0, math.inf])),
     st.just(ev.Cleaned()),
     st.builds(ev.CleanFailed, st.just("busy")),
 )
@@ -235,7 +236,7 @@ def test_kills_and_power_failures_at_any_moment_start_nothing_twice_and_leave_no
         elif what == "die" and host.container == "running":
             host.container = "exited"
         elif what == "timer" and host.timer:
-            host.feed(ev.TimerFired())
+            host.feed(ev.TimerFired(host.now))
         assert host.starts <= 1
     if host.life is None:
         host.recover()
@@ -249,7 +250,7 @@ def test_kills_and_power_failures_at_any_moment_start_nothing_twice_and_leave_no
         if host.pending:
             host.carry_out(host.pending.pop(0), False, reports=True)
         if host.timer:
-            host.feed(ev.TimerFired())
+            host.feed(ev.TimerFired(host.now))
     assert host.life is not None and host.life.phase is Phase.FORGOTTEN
     assert (host.container, host.mounted, host.journal) == ("none", False, None)
     assert host.starts <= 1
@@ -274,6 +275,6 @@ def test_without_kills_a_wanted_task_that_can_run_runs(data: st.DataObject) -> N
             failures -= fails
             host.carry_out(work[0], fails, reports=True)
         elif host.timer:
-            host.feed(ev.TimerFired())
+            host.feed(ev.TimerFired(host.now))
     assert host.life is not None and host.life.phase is Phase.RUNNING and host.starts == 1
     assert host.told == sorted(host.told)

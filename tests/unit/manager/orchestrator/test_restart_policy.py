@@ -154,3 +154,10 @@ def test_an_unhealthy_task_is_followed_at_once_then_with_growing_delays() -> Non
     none = sick(0)
     none.spec.restart.condition = NONE
     assert next_start(none) is None
+
+
+def test_the_next_try_of_what_was_rejected_does_not_move_on_with_the_time() -> None:
+    """Its agent's clock is an hour ahead: by it, the end is still to come."""
+    task = ended(pb.TASK_STATE_REJECTED, delay=20, at=NOW + 3600, created_at=NOW - 5)
+    made_at = [start.made_at for now in (NOW, NOW + 10) if (start := next_start(task, now)) is not None]
+    assert made_at == [NOW + 15] * 2

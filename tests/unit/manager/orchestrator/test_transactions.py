@@ -39,5 +39,12 @@ def test_nothing_to_do_is_no_transaction() -> None:
 def test_what_only_creates_is_joined_by_a_guard() -> None:
     guard = pb.Rollout(id="r", version=7)
     known = Put(pb.Task(id="old", version=3))
-    steps = guarded(((*group(2), known), group(1), (known,)), guard)
-    assert [[write.message.version for write in step] for step in steps] == [[0, 0, 3], [0, 7], [3]]
+    steps = guarded((group(100), group(100), (*group(100), known)), guard)
+    assert [{write.message.version for write in step} for step in steps] == [{0, 7}, {0, 7}, {0, 3}]
+
+
+def test_a_guard_that_is_large_has_its_room() -> None:
+    guard = pb.Rollout(id="r", version=7, reason="x" * 400_000)
+    steps = guarded((group(1, heavy=300_000) for _ in range(4)), guard)
+    assert [len(step) for step in steps] == [2] * 4
+    assert all(sum(write.message.ByteSize() for write in step) <= MAX_BYTES for step in steps)
