@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -172,6 +172,7 @@ class Cluster:
         *,
         is_certain: Callable[[], bool] = lambda: True,
         deriver: Deriver = derive,
+        catch_up: Callable[[int], Awaitable[None]] | None = None,
     ) -> Term:
         """A new term, on a new leader's key; the one before is deposed, though it does not know."""
         leader = pb.Leader(manager_id="manager-1", address=self.address)
@@ -183,7 +184,7 @@ class Cluster:
         self.term = Term(
             self.world,
             self.writer,
-            self.cache.wait_for,
+            catch_up or self.cache.wait_for,
             deriver,
             self.clock,
             random.Random(1),

@@ -15,15 +15,16 @@ from pyswarm_manager.plan import Delete, Put, World, Write, changed
 HIGHEST = 65_535  # conntrack zones, marks and the last bytes of MACs have 16 bits for it
 
 
-def number(world: World) -> int:
-    """The next node's number. PreconditionFailed when all were given."""
+def number(world: World, given: int = 0) -> int:
+    """The next node's number; `given`: the highest that the world may not show yet. PreconditionFailed when all were
+    given."""
     highest = max(
         (
+            given,
             *(node.number for node in world.nodes.values()),
             *(network.last_node_number for network in world.networks.values()),
             *(block.node_number for network in world.networks.values() for block in network.blocks),
-        ),
-        default=0,
+        )
     )
     if highest >= HIGHEST:
         raise PreconditionFailed(

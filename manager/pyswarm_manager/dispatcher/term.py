@@ -88,7 +88,7 @@ class Term:
         self.steady = steady or clock.now
         self._began = self.steady() + timing.grace - timing.limits.down_after
         self._heard: dict[str, float] = {}
-        self._registering = asyncio.Lock()
+        self._given = 0  # the highest number of a node that this term has given
         self._is_certain = is_certain
         self._turning: set[str] = set()  # nodes that are being stored as down
         self._newcomers: dict[str, asyncio.Future[None]] = {}
@@ -320,9 +320,9 @@ class Term:
         now = self._clock.now()
         if node is None:
             if session is not None:
-                # Two that register on one world would get one number, and neither write would conflict.
-                async with self._registering:
-                    await self._store(register(facts, number(self.world), now))
+                # Two that register on one world must not get one number: neither write would conflict.
+                self._given = number(self.world, self._given)
+                await self._store(register(facts, self._given, now))
                 log.info(
                     "node registered", node=node_id, hostname=facts.hello.description.hostname if facts.hello else ""
                 )
