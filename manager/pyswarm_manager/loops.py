@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +49,7 @@ class Applier(Protocol):
 class Planners:
     """The pure functions that decide. The real ones: `pyswarm_manager.planners.real`."""
 
-    allocate: Callable[[World, str, float], Plan]  # (world, service id, now)
+    allocate: Callable[[World, str, float, Collection[pb.Service]], Plan]  # (world, service id, now, given)
     converge: Callable[[World, Acks, str, float, random.Random], Plan]  # (world, acks, service id, now, rng)
     assign: Callable[[World, float], Plan]  # (world, now)
     drain: Callable[[World, Acks, float], Plan]  # (world, acks, now)
@@ -79,6 +79,8 @@ class Loops:
         self._clock = clock
         self._rng = rng
         self._allocating = asyncio.Lock()
+        # Services as this term has given them addresses, which the world may not show yet.
+        self._given: dict[str, pb.Service] = {}
         self.queue = KeyQueue("loops", self._work, clock, rng, observe=observe, steady=steady)
 
     async def run(self) -> None:
@@ -113,12 +115,17 @@ class Loops:
         return earliest(allocated, converged)
 
     async def _allocate(self, key: str, service_id: str) -> float | None:
-        plan = self._planners.allocate(self._world, service_id, self._clock.now())
+        plan = self._planners.allocate(self._world, service_id, self._clock.now(), ())
         if not plan:
+            self._given.pop(service_id, None)
             return plan.wake_at
-        # Two services planned on one world would get the same address, and neither write would conflict.
+        # Two services planned on one world would get the same address, and neither write would conflict. The lock is
+        # left, too, when the world does not catch up: what was given then is known here alone.
         async with self._allocating:
-            plan = self._planners.allocate(self._world, service_id, self._clock.now())
+            given = self._given = {i: one for i, one in self._given.items() if i in self._world.services}
+            plan = self._planners.allocate(self._world, service_id, self._clock.now(), given.values())
+            for step in plan.steps:
+                given |= {write.message.id: write.message for write in step if isinstance(write.message, pb.Service)}
             return await self._carry_out(key, plan)
 
     async def _carry_out(self, key: str, plan: Plan) -> float | None:

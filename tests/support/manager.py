@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from pyswarm_core import tls
+from pyswarm_core.errors import StoreUnavailable
 from pyswarm_core.kinds import LEADER_KEY, Stored
 from pyswarm_core.store import base
 from pyswarm_core.store.cache import WatchCache
@@ -197,6 +198,11 @@ class Cluster:
         self.servicer.term = self.term
         self._terms.append(asyncio.create_task(run_together(self.term.run())))
         return self.term
+
+    async def impatient(self, revision: int) -> None:
+        """A catch-up that has no time."""
+        if self.cache.revision < revision:
+            raise StoreUnavailable("the watch has not delivered it yet")
 
     async def step_down(self) -> None:
         self.servicer.term = self.term = None

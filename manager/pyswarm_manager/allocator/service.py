@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Collection, Iterable
 
 from pyswarm_core.v1 import objects_pb2 as pb
 from pyswarm_core.v1 import spec_pb2 as spec
@@ -16,8 +17,9 @@ RETRY_VIP = 10.0  # seconds between two looks at a range that is used up
 _OPEN = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_PAUSED)
 
 
-def plan(world: World, service_id: str, now: float) -> Plan:
-    """Gives the VIPs that are missing, takes back those that nothing needs any more.
+def plan(world: World, service_id: str, now: float, given: Collection[pb.Service] = ()) -> Plan:
+    """Gives the VIPs that are missing, takes back those that nothing needs any more. `given`: services with VIPs that
+    the world may not show yet.
 
     A VIP on a network that the spec has left goes only when no task of the service is on that network and no rollout
     may return to the spec before: a failed update ends with the addresses it began with. A service that is being
@@ -38,7 +40,7 @@ def plan(world: World, service_id: str, now: float) -> Plan:
     wake_at: float | None = None
     for network_id in missing:
         network = world.networks.get(network_id)
-        address = next_vip(world, network) if network is not None else None
+        address = next_vip(world, network, given) if network is not None else None
         if address is None:
             wake_at = now + RETRY_VIP  # another service's VIP may be free by then
         if network is None:
@@ -82,7 +84,7 @@ def may_go_back(world: World, service: pb.Service) -> bool:
     return rollout is not None and rollout.state in _OPEN and service.HasField("previous_spec")
 
 
-def next_vip(world: World, network: pb.Network) -> str | None:
+def next_vip(world: World, network: pb.Network, given: Collection[pb.Service] = ()) -> str | None:
     """The next free address after that of the service created last, wrapping around: oldest free first, as for tasks.
 
     The range's first address is never given. O(services), and so asked only when a VIP is missing.
@@ -90,7 +92,7 @@ def next_vip(world: World, network: pb.Network) -> str | None:
     vips = parse_range(network.vip_range)
     used: set[int] = set()
     latest, last = (-1.0, ""), vips.first
-    for service in world.services.values():
+    for service in itertools.chain(world.services.values(), given):
         for vip in service.vips:
             if vip.network_id == network.id:
                 address = to_int(vip.address)

@@ -121,7 +121,7 @@ class Prompt:
         plans: list[tuple[str, Plan]] = [("", self._planners.assign(truth, now))]
         plans.append(("", self._planners.drain(truth, acks, now)))
         for service_id in sorted({*truth.services, *(task.service_id for task in truth.tasks.values())}):
-            plans.append((service_id, self._planners.allocate(truth, service_id, now)))
+            plans.append((service_id, self._planners.allocate(truth, service_id, now, ())))
             plans.append((service_id, self._planners.converge(truth, acks, service_id, now, random.Random(0))))
         self._planned = None if any(plan for _, plan in plans) else seen
         self._plan_at = earliest(*(plan.wake_at for _, plan in plans)) or math.inf

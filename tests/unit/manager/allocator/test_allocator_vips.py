@@ -117,3 +117,14 @@ def test_full_range_is_noted_and_known() -> None:
     world.delete(world.services["s3"])
     assert missing_vips(world, last) == {"s": True}
     assert vips(allocate(world, "last")) == {"s": "10.9.0.4"}
+
+
+def test_what_was_given_and_is_not_seen_yet_is_not_given_again() -> None:
+    world = cluster()
+    add(world, "a", at=NOW)
+    unseen = pb.Service(id="b", created_at=NOW + 1, vips=[pb.Vip(network_id="default", address="10.128.0.2")])
+    service = build.service(build.service_spec("c"), service_id="c")
+    del service.vips[:]
+    world.put(service)
+    world.apply(plan(world, "c", NOW, [unseen]))
+    assert vips(world.services["c"]) == {"default": "10.128.0.3"}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.manager import Cluster, eventually
+from tests.support.standing import StandingStore
 
 from pyswarm_core.errors import Deposed
-from pyswarm_core.kinds import LEADER_KEY
+from pyswarm_core.kinds import LEADER_KEY, PREFIX
 from pyswarm_core.store import base
 from pyswarm_core.v1 import control_pb2 as control
 from pyswarm_core.v1 import objects_pb2 as pb
@@ -23,7 +24,7 @@ from pyswarm_manager.loops import Loops, Planners
 from pyswarm_manager.plan import Acks, Plan, Put, World, changed
 
 NOTHING = Planners(
-    allocate=lambda world, service_id, now: Plan(),
+    allocate=lambda world, service_id, now, given: Plan(),
     converge=lambda world, acks, service_id, now, rng: Plan(),
     assign=lambda world, now: Plan(),
     drain=lambda world, acks, now: Plan(),
@@ -43,12 +44,14 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def running(cluster: Cluster, planners: Planners) -> AsyncIterator[asyncio.Task[None]]:
+async def running(
+    cluster: Cluster, planners: Planners, catch_up: Callable[[int], Awaitable[None]] | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
     loops = Loops(
         cluster.world,
         planners,
         cluster.writer,
-        cluster.cache.wait_for,
+        catch_up or cluster.cache.wait_for,
         NodeAcks(lambda: None),
         cluster.clock,
         random.Random(1),
@@ -65,12 +68,12 @@ def service(name: str) -> pb.Service:
     return pb.Service(id=name, spec=spec.ServiceSpec(name=name))
 
 
-def next_vip(world: World, service_id: str, now: float) -> Plan:
+def next_vip(world: World, service_id: str, now: float, given: Iterable[pb.Service]) -> Plan:
     """As the allocator: the lowest free number, or nothing when it has one."""
     found = world.services.get(service_id)
     if found is None or found.vips:
         return Plan()
-    taken = {vip.address for other in world.services.values() for vip in other.vips}
+    taken = {vip.address for other in (*world.services.values(), *given) for vip in other.vips}
     copy = changed(found)
     copy.vips.add(address=next(str(n) for n in range(1000) if str(n) not in taken))
     return Plan(steps=((Put(copy),),))
@@ -82,6 +85,24 @@ async def test_services_that_come_at_once_get_different_addresses(cluster: Clust
         await eventually(lambda: all(s.vips for s in cluster.world.services.values()))
     addresses = [s.vips[0].address for s in cluster.world.services.values()]
     assert len(set(addresses)) == 40
+
+
+async def test_services_get_different_addresses_while_the_leaders_view_stands_still() -> None:
+    store = StandingStore()
+    async with Cluster.make(store=store, serve=False) as cluster:
+        await cluster.lead()
+        await cluster.put(*(service(f"s{n}") for n in range(5)))
+        store.flows.clear()
+
+        def addresses() -> list[str]:
+            entries = store.list_now(PREFIX + "service/").entries
+            return [vip.address for entry in entries for vip in pb.Service.FromString(entry.value).vips]
+
+        async with running(cluster, replaced(allocate=next_vip), cluster.impatient):
+            await eventually(lambda: len(addresses()) == 5)
+            store.flows.set()
+            await eventually(lambda: all(s.vips for s in cluster.world.services.values()))
+        assert len(set(addresses())) == 5
 
 
 async def test_a_plan_is_made_on_a_world_that_has_the_plan_before(cluster: Cluster) -> None:
@@ -130,7 +151,7 @@ async def test_a_planner_that_fails_does_not_stop_the_others(cluster: Cluster) -
     def picky(world: World, acks: Acks, service_id: str, now: float, rng: random.Random) -> Plan:
         if service_id == "bad":
             raise ZeroDivisionError
-        return next_vip(world, service_id, now)
+        return next_vip(world, service_id, now, ())
 
     async with running(cluster, replaced(converge=picky)) as task:
         await cluster.put(service("bad"), service("good"))
