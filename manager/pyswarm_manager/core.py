@@ -111,20 +111,23 @@ class Core:
         while True:
             await self._until(lambda: not self._is_leaving())
             leadership = await self._election.campaign()
+            pause = 0.0
             try:
                 await self._lead(leadership)
             except Deposed as error:
                 log.warning("deposed", reason=error)
             except StoreUnavailable as error:
-                log.warning("cannot begin to lead", reason=error)
+                log.warning("gives up the lead", reason=error)
+                pause = AFTER_A_FAULT
             except Exception:
                 # A fault of ours must not end the cluster's management: give up the lead, and stand again.
                 log.exception("leading failed")
-                await asyncio.sleep(AFTER_A_FAULT)
+                pause = AFTER_A_FAULT
             finally:
                 self.term = self.dispatcher.term = None
                 await self._led(False)
             await self._election.resign()
+            await asyncio.sleep(pause)  # so that another may lead, who can
 
     async def _lead(self, leadership: Leadership) -> None:
         log.info("leading", leader_revision=leadership.create_revision)

@@ -44,7 +44,10 @@ class LeaderTerm:
         *,
         observe: Callable[[str, float, float], None] | None = None,
         steady: Callable[[], float] | None = None,
+        catch_up_within: float = CATCH_UP_WITHIN,
     ) -> None:
+        self._behind = asyncio.Event()
+        self._catch_up_within = catch_up_within
         self._leadership = leadership
         self._store = store
         self._world = world
@@ -80,14 +83,17 @@ class LeaderTerm:
         self._announcer = Announcer(world, store, leadership.fence, clock)
 
     async def run(self, opened: Callable[[], Awaitable[None]]) -> None:
-        """Until the term may have ended. `opened` is called when sessions may come. Raises Deposed, at the latest."""
+        """Until the term may have ended. `opened` is called when sessions may come. Raises Deposed, at the latest.
+
+        StoreUnavailable: this manager does not see what is stored, so another one should lead."""
         # What earlier leaders wrote must be seen before anything is decided.
-        await self._wait_for(self._leadership.create_revision)
+        await self._catch_up(self._leadership.create_revision)
         await self._make_default_network()
         self.dispatcher.open()
         await opened()
         await run_together(
             self._until_lost(),
+            self._until_behind(),
             self.loops.run(),
             self.dispatcher.run(),
             self._announcer.run(),
@@ -100,12 +106,17 @@ class LeaderTerm:
     async def _until_lost(self) -> None:
         await self._leadership.lost.wait()
 
+    async def _until_behind(self) -> None:
+        await self._behind.wait()
+        raise StoreUnavailable("the watch does not deliver what this manager has written")
+
     async def _catch_up(self, revision: int) -> None:
-        """StoreUnavailable when the world stays behind: its worker looks again later."""
+        """StoreUnavailable when the world stays behind: the term ends for it."""
         try:
-            async with asyncio.timeout(CATCH_UP_WITHIN):
+            async with asyncio.timeout(self._catch_up_within):
                 await self._wait_for(revision)
         except TimeoutError:
+            self._behind.set()
             raise StoreUnavailable(f"the watch has not delivered revision {revision} yet") from None
 
     async def _make_default_network(self) -> None:

@@ -174,8 +174,10 @@ class Cluster:
         is_certain: Callable[[], bool] = lambda: True,
         deriver: Deriver = derive,
         catch_up: Callable[[int], Awaitable[None]] | None = None,
+        opens_after: float = 0.0,
     ) -> Term:
-        """A new term, on a new leader's key; the one before is deposed, though it does not know."""
+        """A new term, on a new leader's key; the one before is deposed, though it does not know. `opens_after`: seconds
+        in which its view of the store is behind."""
         leader = pb.Leader(manager_id="manager-1", address=self.address)
         await self.store.txn([], [base.Delete(LEADER_KEY)])
         result = await self.store.txn([], [base.Put(LEADER_KEY, leader.SerializeToString())])
@@ -194,6 +196,7 @@ class Cluster:
             acknowledged=self._note_ack,
             is_certain=is_certain,
         )
+        await asyncio.sleep(opens_after)
         self.term.open()
         self.servicer.term = self.term
         self._terms.append(asyncio.create_task(run_together(self.term.run())))

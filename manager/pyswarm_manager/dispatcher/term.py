@@ -84,9 +84,8 @@ class Term:
         self._reports = Reports(world, applier, catch_up, clock, rng)
         self._queue = KeyQueue("dispatcher", self._work, clock, rng, steady=steady)
         self._sessions: dict[str, Session] = {}
-        # As if heard so long ago that what is left of the time is the grace.
         self.steady = steady or clock.now
-        self._began = self.steady() + timing.grace - timing.limits.down_after
+        self._began = self.steady()  # see `open`
         self._heard: dict[str, float] = {}
         self._given = 0  # the highest number of a node that this term has given
         self._is_certain = is_certain
@@ -109,6 +108,8 @@ class Term:
 
     def open(self) -> None:
         """Reads the world as it is. Before `run`, and before the first `admit`: a session's first set is complete."""
+        # As if heard so long ago that what is left of the time is the grace: from now, for nobody could come before.
+        self._began = self.steady() + self._timing.grace - self._timing.limits.down_after
         self._unsubscribe = self.world.subscribe(self._changed)
         self._attached = Attached(self.world.services.values())
         self.managers = api_addresses(self.world.nodes, self.world.managers)

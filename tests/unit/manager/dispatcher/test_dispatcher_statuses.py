@@ -223,7 +223,9 @@ def test_a_successor_that_is_not_wanted_must_leave_the_balancers_that_have_its_p
     for desired, expected in ((SHUTDOWN, 4.0), (RUNNING, 0.0)):  # what fills the slot is waited for anew
         dead = task(desired_state=desired, balanced_at=4.0)
         dead.status.state = FAILED
-        new = stored(writes(world(dead), [report(SUCCESSOR, status(pb.TASK_STATE_STARTING), adopted=adopted())]))[SUCCESSOR]
+        new = stored(writes(world(dead), [report(SUCCESSOR, status(pb.TASK_STATE_STARTING), adopted=adopted())]))[
+            SUCCESSOR
+        ]
         assert (new.leaving, new.balanced_at) == (desired == SHUTDOWN, expected)
 
 
