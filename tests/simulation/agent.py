@@ -168,7 +168,7 @@ class AgentProcess:
     def died(self) -> None:
         if self.host.disk.lacks:
             self.host.newest_fence = wire.Fence()  # it could not be written down: ARCHITECTURE.md, a full disk
-            self.host.disk.lacks = False
+            self.host.forgot, self.host.disk.lacks = True, False
         for link in self.links:
             link.agent_died()
 
@@ -228,6 +228,7 @@ class _Heard:
         if update.complete:
             self._told = {}
             self._host.is_told = self._is_complete = True
+            self._host.forgot = False
         for service in update.services:
             self._told[service.service_id] = {
                 endpoint.task_id: endpoint.state == ep.ENDPOINT_STATE_LEAVING

@@ -125,6 +125,7 @@ class Host:
         self.ill_until: dict[str, float] = {}  # service → simulated seconds: what it needs is away
         self.confirmed_at = -1e9  # simulated seconds: the last endpoint update, in a session with a complete set
         self.is_told = False  # its agent, in this life, of all endpoints
+        self.forgot = False  # an agent that ended could not write down all, and none has been told since
         self.on_start: Callable[[Host], None] = lambda host: None
         self.newest_fence = wire.Fence()  # that any of its agents has taken
         self.on_end: Callable[[Host, Container], None] = lambda host, container: None

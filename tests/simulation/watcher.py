@@ -136,7 +136,7 @@ class HostWatcher:
 
     def loads(self, host: Host, state: HostState) -> None:
         """An agent that has started again leaves the balancer as it was until it is told otherwise."""
-        if host.is_told or host.state is None:
+        if host.is_told or host.state is None or host.forgot:
             return
         running = {
             task.service_id

@@ -320,6 +320,7 @@ class Task(_message.Message):
     WINDOW_AT_FIELD_NUMBER: _builtins.int
     WINDOW_RESTARTS_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    TOOK_OVER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     created_at: _builtins.float
@@ -357,6 +358,8 @@ class Task(_message.Message):
     """when the policy's window began"""
     window_restarts: _builtins.int
     """restarts in it"""
+    took_over: _builtins.bool
+    """made by its agent, with addresses that balancers may have from the task before"""
     @_builtins.property
     def spec(self) -> _spec_pb2.TaskSpec: ...
     @_builtins.property
@@ -406,10 +409,11 @@ class Task(_message.Message):
         window_at: _builtins.float = ...,
         window_restarts: _builtins.int = ...,
         ports: _abc.Iterable[_spec_pb2.Port] | None = ...,
+        took_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "ports", b"ports", "predecessor_id", b"predecessor_id", "quick_failures", b"quick_failures", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "version", b"version", "window_at", b"window_at", "window_restarts", b"window_restarts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "addresses_free", b"addresses_free", "balanced_at", b"balanced_at", "created_at", b"created_at", "desired_state", b"desired_state", "id", b"id", "leaving", b"leaving", "leaving_at", b"leaving_at", "node_id", b"node_id", "out_of_balancers_at", b"out_of_balancers_at", "ports", b"ports", "predecessor_id", b"predecessor_id", "quick_failures", b"quick_failures", "released", b"released", "released_at", b"released_at", "restarts", b"restarts", "rollout_id", b"rollout_id", "service_id", b"service_id", "service_labels", b"service_labels", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_after", b"start_after", "status", b"status", "took_over", b"took_over", "version", b"version", "window_at", b"window_at", "window_restarts", b"window_restarts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,9 +137,7 @@ def _adopt(draft: _Draft, report: Report) -> None:
     task.leaving = task.desired_state > pb.TASK_STATE_RUNNING
     task.leaving_at = (predecessor.leaving_at or adopted.created_at) if task.leaving else 0
     task.released, task.released_at, task.out_of_balancers_at = False, 0, 0
-    # By the addresses that it has taken over, balancers may still have it when it goes.
-    task.balanced_at = max(one.balanced_at for one in family) if task.leaving else 0
-    task.start_after, task.addresses_free = 0, False
+    task.balanced_at, task.start_after, task.addresses_free, task.took_over = 0, 0, False, True
     task.status.CopyFrom(fitting(report.update.status))
     del task.addresses[:]
     task.addresses.extend(adopted.addresses)

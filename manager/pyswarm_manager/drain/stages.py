@@ -107,5 +107,6 @@ def _waits_for_all(task: pb.Task) -> bool:
 
 def _may_have_served(task: pb.Task) -> bool:
     """Some balancer may have it. A task that leaves before it runs never becomes an endpoint: no state that is
-    reported later makes it one."""
-    return task.balanced_at > 0 or task.status.timings.healthy_at > 0 or task.status.state == pb.TASK_STATE_RUNNING
+    reported later makes it one; unless it took over another's addresses."""
+    was_healthy = task.status.timings.healthy_at > 0 or task.status.state == pb.TASK_STATE_RUNNING
+    return task.balanced_at > 0 or was_healthy or task.took_over

@@ -147,7 +147,7 @@ def test_a_successor_is_adopted_with_what_its_predecessor_had_and_takes_over_the
     new, old = result[SUCCESSOR], result["t"]
     assert (new.service_id, new.slot, new.spec.force, new.spec_version, new.version) == ("s", 3, 4, 2, 0)
     assert (new.status.state, new.desired_state, new.predecessor_id, new.restarts) == (RUNNING, RUNNING, "t", 1)
-    assert (new.balanced_at, new.rollout_id, new.addresses_free) == (0, "", False)
+    assert (new.balanced_at, new.rollout_id, new.addresses_free, new.took_over) == (0, "", False, True)
     assert (old.status.state, old.status.error) == (FAILED, "crashed")
     assert [a.address for a in new.addresses] == ["10.1.0.5"] and list(new.ports) == list(published.ports)
     assert not old.addresses, "an address has one holder"
@@ -216,17 +216,6 @@ def test_a_successor_of_a_dead_task_that_was_replaced_meanwhile_leaves_though_th
     new = stored(writes(world(gone), [report(SUCCESSOR, status(RUNNING), adopted=adopted())]))[SUCCESSOR]
     assert (new.desired_state, new.leaving, new.released) == (SHUTDOWN, True, False)
     assert new.leaving_at == new.created_at
-
-
-def test_a_successor_that_is_not_wanted_must_leave_the_balancers_that_have_its_predecessor() -> None:
-    """By their address, which it has taken over: it must not be stopped before, though it never was healthy."""
-    for desired, expected in ((SHUTDOWN, 4.0), (RUNNING, 0.0)):  # what fills the slot is waited for anew
-        dead = task(desired_state=desired, balanced_at=4.0)
-        dead.status.state = FAILED
-        new = stored(writes(world(dead), [report(SUCCESSOR, status(pb.TASK_STATE_STARTING), adopted=adopted())]))[
-            SUCCESSOR
-        ]
-        assert (new.leaving, new.balanced_at) == (desired == SHUTDOWN, expected)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,16 @@ def test_a_task_that_never_served_is_released_at_once() -> None:
     assert room.task.released and not room.task.out_of_balancers_at
 
 
+def test_one_that_took_over_addresses_leaves_the_balancers_that_have_them() -> None:
+    """From the task before: it must not be stopped earlier, though it never was healthy."""
+    room = Room(pb.TASK_STATE_STARTING)
+    room.edit(took_over=True)
+    room.leave()
+    assert not room.confirm("n1", "n2")
+    assert room.confirm("n3")
+    assert room.task.released and room.task.out_of_balancers_at
+
+
 def test_a_leaving_task_on_a_node_that_is_down_is_released_by_the_others() -> None:
     room = Room()
     room.node("n1", state=pb.NODE_STATE_DOWN, serving=False)
