@@ -65,7 +65,7 @@ class Checked:
                 self.calm.hurt(task.service_id)
 
     def _changed(self, kind: str, object_id: str, old: object, new: object) -> None:
-        if isinstance(new, pb.Task) and new.status.health == pb.HEALTH_UNHEALTHY:
+        if isinstance(new, pb.Task) and (new.status.health == pb.HEALTH_UNHEALTHY or _could_not_start(new)):
             self.calm.hurt(new.service_id)
         elif kind == "node" and new is None:
             self.calm.disturb()  # the user has removed it while it ran
@@ -75,3 +75,8 @@ class Checked:
         term = leader.core.term if leader is not None else None
         keys = sorted(term.loops.queue._due) + sorted(term.loops.queue._running) if term is not None else []
         self._cluster.findings.add("time passes", f"something is done over and over; the leader's keys: {keys}")
+
+
+def _could_not_start(task: pb.Task) -> bool:
+    """Not what its image does, but its host: the disk was full."""
+    return task.status.state == pb.TASK_STATE_FAILED and not task.status.timings.started_at
