@@ -105,6 +105,7 @@ class Host:
         self.offset = 0.0  # of its wall clock, seconds
         self.jumped_at = -1e9  # simulated seconds
         self.jumped_by = 0.0
+        self.slow_until = 0.0  # simulated seconds
         self.boots = 1
         self.is_up = True
         self.clock = SteadyClock(0.0, rng.choice((0.0, 1e4, 3e6)), rng.uniform(1 - DRIFT, 1 + DRIFT))

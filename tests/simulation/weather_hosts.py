@@ -341,6 +341,8 @@ class HostWeather(Spells):
         self._last(30.0, mend)
 
     def slow_host(self, rng: random.Random) -> None:
-        troubles = self._some_host(rng).troubles
-        troubles.work_slow = rng.choice((0.1, 0.5, 2.0))
-        self._last(rng.uniform(3, 25), lambda: setattr(troubles, "work_slow", 0.0), hurts=True)
+        host = self._some_host(rng)
+        host.troubles.work_slow = slow = rng.choice((0.1, 0.5, 2.0))
+        seconds = rng.uniform(3, 25)
+        host.slow_until = world_time() + seconds + slow  # what was begun at its end may take as long again
+        self._last(seconds, lambda: setattr(host.troubles, "work_slow", 0.0), hurts=True)

@@ -30,7 +30,8 @@ TOLD = 5.0  # what an agent knows
 APPLIED = 4.0  # what is stored of endpoints
 NOTICED = 8.0  # an end
 LONGEST_TIMER = 300.0  # before the next start of what fails again and again
-LONGEST_MONITOR = 10.0  # twice a slot's: the leader's clock may be set while it is watched
+# Twice a task's before its start, and a slot's: the leader's clock may be set while they are waited for.
+LONGEST_START, LONGEST_MONITOR = 600.0, 10.0
 SET = 320.0  # after the leader's clock was set by so much, at most: timers run on by the time that was left
 
 _ACTIVE = (pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLING_BACK)
@@ -191,7 +192,7 @@ class Prompt:
         for task in self._truth.tasks.values():
             if task.desired_state == pb.TASK_STATE_READY and task.start_after > now and not is_over(task):
                 text = f"{task.service_name}.{task.slot} {task.id} is to start in {task.start_after - now:.0f} s"
-                yield Late(invariant, text, LONGEST_TIMER + DONE, task.id, (task.id,))
+                yield Late(invariant, text, LONGEST_START + DONE, task.id, (task.id,))
         for rollout in self._truth.rollouts.values():
             for p in rollout.slots if rollout.state in _ACTIVE else ():
                 if p.phase == pb.SLOT_PHASE_MONITORING and p.monitor_until > now:
