@@ -7,7 +7,7 @@ holds by then is all.
 from __future__ import annotations
 
 import os
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyswarm_agent.logs import cri, files
@@ -37,11 +37,15 @@ class Cursor:
             if self._fd < 0 and not self._open_oldest():
                 return []
             if not (block := os.read(self._fd, BLOCK)):
-                if not (newer := self._newer()):
+                if (newer := self._newer()) is None:
                     return []
-                if not (block := os.read(self._fd, BLOCK)):
-                    if not self._move(newer):
-                        return []
+                if block := os.read(self._fd, BLOCK):
+                    os.close(newer)
+                else:
+                    os.close(self._fd)
+                    self._fd = newer
+                    # The last write of a full disk may have been cut short.
+                    self._buffer = b""
                     continue
             if lines := self._lines(block):
                 return lines
@@ -56,7 +60,10 @@ class Cursor:
             return bool(files.listed(self._folder))
         if os.fstat(self._fd).st_size > os.lseek(self._fd, 0, os.SEEK_CUR):
             return True
-        return self._newer() is not None
+        if (newer := self._newer()) is None:
+            return False
+        os.close(newer)
+        return True
 
     def _lines(self, block: bytes) -> list[cri.Line]:
         *raw, self._buffer = (self._buffer + block).split(b"\n")
@@ -69,101 +76,75 @@ class Cursor:
         return found
 
     def _start(self, tail: int) -> None:
-        for path in files.listed(self._folder):
-            # What was last written before `since` has nothing of interest.
-            try:
-                if path.stat().st_mtime >= self._since:
-                    break
-            except FileNotFoundError:
-                continue
-        else:
-            return
-        if tail < 0:
-            self._open(path, 0)
-            return
+        opened = files.opened(self._folder)
+        # What was last written before `since` has nothing of interest.
+        first = next((n for n, fd in enumerate(opened) if os.fstat(fd).st_mtime >= self._since), len(opened))
+        begin, offset = first, 0
         wanted = tail
-        for path in reversed(files.listed(self._folder)):
-            found, offset = _find_tail(path, wanted)
-            wanted -= found
-            if wanted <= 0:
-                break
-        self._open(path, offset)
-
-    def _open(self, path: Path, offset: int) -> bool:
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        os.lseek(self._fd, offset, os.SEEK_SET)
-        return True
+        if tail >= 0:
+            for begin in reversed(range(first, len(opened))):
+                found, offset = _find_tail(opened[begin], wanted)
+                wanted -= found
+                if wanted <= 0:
+                    break
+        if opened := _keep(opened, begin):
+            self._fd = opened[0]
+            os.lseek(self._fd, offset, os.SEEK_SET)
 
     def _open_oldest(self) -> bool:
-        return any(self._open(path, 0) for path in files.listed(self._folder))
+        if opened := _keep(files.opened(self._folder), 0):
+            self._fd = opened[0]
+        return bool(opened)
 
-    def _newer(self) -> Path | None:
-        """The file after this one; None when this is the newest, or cannot be told while files are being renamed."""
-        own = os.fstat(self._fd)
-        listed = files.listed(self._folder)
-        if own.st_nlink == 0:  # rotated away
-            return listed[0] if listed else None
-        for path, newer in pairwise(listed):
-            if _inode(path) == own.st_ino:
-                return newer
-        return None
-
-    def _move(self, path: Path) -> bool:
-        """False when it was renamed meanwhile: look again."""
-        old, self._fd = self._fd, -1
-        if not self._open(path, 0):
-            self._fd = old
-            return False
-        os.close(old)
-        # The last write of a full disk may have been cut short.
-        self._buffer = b""
-        return True
+    def _newer(self) -> int | None:
+        """A descriptor of the file after this one, to be closed; None when this is the newest."""
+        own = os.fstat(self._fd).st_ino
+        opened = files.opened(self._folder)
+        inodes = [os.fstat(fd).st_ino for fd in opened]
+        if own in inodes:
+            kept = _keep(opened, inodes.index(own) + 1)
+        elif os.fstat(self._fd).st_nlink == 0:  # rotated away
+            kept = _keep(opened, 0)
+        else:
+            kept = _keep(opened, len(opened))
+        return kept[0] if kept else None
 
 
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
+def _keep(opened: Sequence[int], index: int) -> list[int]:
+    """The one at `index`, if there is one; the others are closed."""
+    for n, fd in enumerate(opened):
+        if n != index:
+            os.close(fd)
+    return list(opened[index : index + 1])
 
 
-def _find_tail(path: Path, wanted: int) -> tuple[int, int]:
+def _find_tail(fd: int, wanted: int) -> tuple[int, int]:
     """(how many of `wanted` whole lines the file's end has, where the first of them begins)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0, 0
-    try:
-        position = os.lseek(fd, 0, os.SEEK_END)
-        if wanted <= 0:
-            return 0, position
-        rest = b""
-        found = 0
-        begin = position  # of the oldest line that was counted, with its pieces
-        while position > 0:
-            size = min(BLOCK, position)
-            position -= size
-            content = os.pread(fd, size, position) + rest
-            first, *whole = content.split(b"\n")
-            offset = position + len(content)
-            for raw in reversed(whole):
-                offset -= len(raw)
-                piece = cri.parse(raw)
-                if piece is not None and piece.is_last:
-                    if found == wanted:
-                        return found, begin
-                    found += 1
-                begin = offset
-                offset -= 1  # the newline before it
-            rest = first
-        piece = cri.parse(rest)
-        if piece is not None and piece.is_last:
-            if found == wanted:
-                return found, begin
-            found += 1
-        return found, 0
-    finally:
-        os.close(fd)
+    position = os.lseek(fd, 0, os.SEEK_END)
+    if wanted <= 0:
+        return 0, position
+    rest = b""
+    found = 0
+    begin = position  # of the oldest line that was counted, with its pieces
+    while position > 0:
+        size = min(BLOCK, position)
+        position -= size
+        content = os.pread(fd, size, position) + rest
+        first, *whole = content.split(b"\n")
+        offset = position + len(content)
+        for raw in reversed(whole):
+            offset -= len(raw)
+            piece = cri.parse(raw)
+            if piece is not None and piece.is_last:
+                if found == wanted:
+                    return found, begin
+                found += 1
+            begin = offset
+            offset -= 1  # the newline before it
+        rest = first
+    piece = cri.parse(rest)
+    if piece is not None and piece.is_last:
+        if found == wanted:
+            return found, begin
+        found += 1
+    return found, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,3 +27,26 @@ def listed(folder: Path) -> Sequence[Path]:
         elif path.name.startswith(f"{NAME}.") and (suffix := path.name[len(NAME) + 1 :]).isdigit() and int(suffix) > 0:
             found[int(suffix)] = path
     return [found[number] for number in sorted(found, reverse=True)]
+
+
+def opened(folder: Path) -> list[int]:
+    """Descriptors of the files, oldest first, to be closed. A rotation renames one after the other, so a name may be
+    another file's by the time that it is opened: it counts when all are still so named afterwards."""
+    while True:
+        descriptors: list[int] = []
+        try:
+            for path in listed(folder):
+                descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            if [os.fstat(fd).st_ino for fd in descriptors] == [path.stat().st_ino for path in listed(folder)]:
+                return descriptors
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            _close(descriptors)
+            raise
+        _close(descriptors)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path, PosixPath
 
 import pytest
 from hypothesis import given, settings
@@ -193,6 +193,40 @@ async def test_following_misses_and_repeats_nothing_across_rotations(writer: Wri
     found = await follow(writer, act)
     expected = [text for n in range(400) for text in ([f"line {n}", f"late {n}"] if n % 40 == 39 else [f"line {n}"])]
     assert found == expected
+
+
+class RotatedWhileListed(PosixPath):
+    """A folder whose files are renamed right after they were listed, as often as told."""
+
+    writer: Writer
+    times = 0
+
+    def iterdir(self) -> Generator[RotatedWhileListed, None, None]:
+        listed = list(super().iterdir())
+        if self.times:
+            self.times -= 1
+            self.writer.rotate(max_file=9)
+        yield from listed
+
+
+@pytest.mark.parametrize("when", ["begins", "moves on"])
+@pytest.mark.parametrize("tail", [-1, 3])
+def test_a_rotation_between_listing_and_opening_costs_no_line(writer: Writer, when: str, tail: int) -> None:
+    folder = RotatedWhileListed(writer.folder)
+    folder.writer = writer
+    writer.write("first")
+    folder.times = when == "begins"
+    cursor = Cursor(folder, tail=tail)
+    try:
+        found = [line.text for line in cursor.read()]
+        writer.rotate()
+        writer.write("second")
+        folder.times = when == "moves on"
+        while lines := cursor.read():
+            found += [line.text for line in lines]
+        assert found == [b"first", b"second"]
+    finally:
+        cursor.close()
 
 
 async def test_following_begins_with_the_tail(writer: Writer) -> None:
