@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 CYCLE, STORM = 360.0, 200.0  # seconds: faults come in the first part of each cycle, the user acts in all of it
-PER_HOUR = 72  # faults, and actions of the user
+FAULTS_PER_HOUR = 84  # up to a quarter of them find nothing to hit
+ACTIONS_PER_HOUR = 72
 FIRST = 20.0  # seconds until the services of the beginning are there
 
 FAULTS = {
@@ -87,8 +88,8 @@ class Step:
 def make(seed: int, hours: float) -> tuple[Step, ...]:
     rng = random.Random(f"{seed}/scenario")
     length = hours * 3600
-    faults = [_in_storm(rng, length) for _ in range(round(PER_HOUR * hours))]
-    actions = [rng.uniform(FIRST, FIRST + length) for _ in range(round(PER_HOUR * hours))]
+    faults = [_in_storm(rng, length) for _ in range(round(FAULTS_PER_HOUR * hours))]
+    actions = [rng.uniform(FIRST, FIRST + length) for _ in range(round(ACTIONS_PER_HOUR * hours))]
     steps = [Step(at, rng.choices(list(FAULTS), list(FAULTS.values()))[0], rng.getrandbits(32)) for at in faults]
     steps += [Step(at, rng.choices(list(ACTIONS), list(ACTIONS.values()))[0], rng.getrandbits(32)) for at in actions]
     for at in [step.at for step in steps if step.what in UNSURE for _ in range(2)]:
