@@ -211,9 +211,10 @@ class Cluster:
         self.world.put(out)
         return True
 
-    def _end(self, task: pb.Task, state: pb.TaskState.ValueType, error: str = "") -> bool:
+    def _end(self, task: pb.Task, state: pb.TaskState.ValueType, error: str = "", *, with_host: bool = False) -> bool:
         out = changed(task)
         out.status.state, out.status.at, out.status.error = state, self.now, error
+        out.status.ended_with_host = with_host
         out.status.timings.stopped_at = self.now if task.id in self.running else 0
         self.running.pop(task.id, None)
         self.world.put(out)
@@ -221,11 +222,13 @@ class Cluster:
 
     # faults
 
-    def fail(self, task_id: str, state: pb.TaskState.ValueType = pb.TASK_STATE_FAILED) -> bool:
+    def fail(
+        self, task_id: str, state: pb.TaskState.ValueType = pb.TASK_STATE_FAILED, *, with_host: bool = False
+    ) -> bool:
         task = self.world.tasks[task_id]
         if task.status.state not in (pb.TASK_STATE_STARTING, pb.TASK_STATE_RUNNING) or task.node_id in self.cut:
             return False
-        return self._end(task, state, "killed by the test")
+        return self._end(task, state, "killed by the test", with_host=with_host)
 
     def set_health(self, task_id: str, health: pb.Health.ValueType) -> bool:
         task = self.world.tasks[task_id]

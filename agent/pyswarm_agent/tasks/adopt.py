@@ -23,10 +23,10 @@ def adopt(life: Life, container: ContainerState | None, now: float, *, rebooted:
     if not life.started:
         if life.may_start and rebooted:
             # It may have been started, and the record of that lost with the power.
-            return handle(replace(life.enter(Phase.STARTING), started=True), ev.Exited(None), now)
+            return handle(replace(life.enter(Phase.STARTING), started=True), ev.Exited(None, with_host=True), now)
         return _unborn(life, container, now)
     if container is None or rebooted:
-        return handle(life, ev.Exited(None), now)
+        return handle(life, ev.Exited(None, with_host=rebooted), now)
     if container.exit is not None:
         return life, (ev.WatchExit(),)  # returns at once, with the last lines
     if not container.running:

@@ -86,11 +86,12 @@ class HealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """`exit` None: nobody knows how it ended."""
+    """`exit` None: nobody knows how it ended, or, when `with_host`, it did so as its host was restarted."""
 
     exit: ContainerExit | None
     last_lines: tuple[str, ...] = ()
     sample: DrainSample | None = None
+    with_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

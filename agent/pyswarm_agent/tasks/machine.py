@@ -18,6 +18,7 @@ from pyswarm_core.v1 import objects_pb2 as pb
 PREPARE_DELAYS = (0.5, 2.0)  # seconds before the second and third attempt; then the task is rejected
 CLEAN_DELAY_MAX = 30.0
 CONTAINER_GONE = "its container is gone: the host restarted, or somebody removed it"
+HOST_RESTARTED = "its host was restarted"
 KILL_AGAIN = 10.0  # a process in an uninterruptible wait outlives a SIGKILL: ask again
 
 Step = tuple[Life, tuple[ev.Instruction, ...]]
@@ -268,6 +269,9 @@ def _exited(life: Life, event: ev.Exited, now: float) -> _Moved:
         return _end(life, now, pb.TASK_STATE_SHUTDOWN)
     if life.failure:
         return _end(life, now, pb.TASK_STATE_FAILED, life.failure)
+    if event.with_host:
+        status.ended_with_host = True
+        return _end(life, now, pb.TASK_STATE_FAILED, HOST_RESTARTED)
     if end is None:
         return _end(life, now, pb.TASK_STATE_FAILED, CONTAINER_GONE)
     if end.code == 0 and not end.oom:

@@ -21,6 +21,9 @@ mount -t overlay overlay -o "lowerdir=/etc,upperdir=$HOST_DIR/etc,workdir=$HOST_
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/lock /run/pyswarm
+# A boot of its own, as a machine's.
+cat /proc/sys/kernel/random/uuid > /run/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 mkdir -p /var/lib/pyswarm
 mount --bind "$HOST_DIR/data" /var/lib/pyswarm
 echo ready

@@ -458,6 +458,7 @@ class TaskStatus(_message.Message):
     LAST_LINES_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    ENDED_WITH_HOST_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     at: _builtins.float
     """when this state was reached"""
@@ -471,6 +472,8 @@ class TaskStatus(_message.Message):
     pid: _builtins.int
     exit_code: _builtins.int
     oom: _builtins.bool
+    ended_with_host: _builtins.bool
+    """FAILED, and by no fault of its own: its host was restarted"""
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """at most ten log lines of a task that failed"""
@@ -495,10 +498,11 @@ class TaskStatus(_message.Message):
         last_lines: _abc.Iterable[_builtins.str] | None = ...,
         timings: Global___Timings | None = ...,
         drain: Global___DrainReport | None = ...,
+        ended_with_host: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "drain", b"drain", "exit_code", b"exit_code", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "at", b"at", "container_id", b"container_id", "drain", b"drain", "error", b"error", "exit_code", b"exit_code", "health", b"health", "health_at", b"health_at", "last_lines", b"last_lines", "message", b"message", "oom", b"oom", "pid", b"pid", "state", b"state", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "at", b"at", "container_id", b"container_id", "drain", b"drain", "ended_with_host", b"ended_with_host", "error", b"error", "exit_code", b"exit_code", "health", b"health", "health_at", b"health_at", "last_lines", b"last_lines", "message", b"message", "oom", b"oom", "pid", b"pid", "state", b"state", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -57,10 +57,13 @@ def is_finished_task(view: View, slot: Slot) -> bool:
 
 
 def blamed(view: View, rollout: pb.Rollout, slot: Slot, stored: pb.SlotProgress | None) -> pb.Task | None:
-    """The rollout's task in this slot that failed. A node that was lost is nobody's fault."""
+    """The rollout's task in this slot that failed. A host that was lost or restarted is nobody's fault, if the policy
+    allows another task, which then tells."""
     for task in slot.tasks:
         ours = task.rollout_id == rollout.id or (stored is not None and stored.new_task_id == task.id)
         if not ours or task.leaving or task.spec != view.target:
+            continue
+        if task.status.ended_with_host and next_start(slot, view.target, view.now) is not None:
             continue
         if task.status.state in (pb.TASK_STATE_FAILED, pb.TASK_STATE_REJECTED) or is_unhealthy(task):
             return task

@@ -249,7 +249,7 @@ FAULTS = (
     Fault("a host that hears nothing", _deaf, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
     Fault("a host that nobody hears", _mute, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
     Fault("the leader's host cut off", _leaders_host_cut_off, lost=3 * CLIENTS, entry_lost=True),
-    Fault("a host rebooted", _rebooted, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
+    Fault("a host rebooted", _rebooted, lost=3 * CLIENTS, entry_lost=True),
     Fault("a host without power", _without_power, lost=3 * CLIENTS, entry_lost=True, may_roll_back=True),
     Fault("etcd compacted in a gap of the watches", _compacted_in_a_gap),
 )

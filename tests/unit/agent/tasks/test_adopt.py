@@ -46,3 +46,23 @@ def test_what_was_left_of_a_drain_is_left() -> None:
 def test_what_ran_before_a_reboot_runs_no_more_whatever_is_on_the_disk() -> None:
     life, todo = adopt(stopping(NOW + 3), RUNS, NOW, rebooted=True)
     assert life.phase is Phase.CLEANING and ev.WatchExit() not in todo
+
+
+@pytest.mark.parametrize("rebooted", [True, False])
+def test_what_ends_with_its_host_says_so(rebooted: bool) -> None:
+    life = Life(make_task(), Phase.RUNNING, pb.TaskStatus(state=pb.TASK_STATE_RUNNING), started=True, served=True)
+    life, _ = adopt(life, None, NOW, rebooted=rebooted)
+    assert life.status.state == pb.TASK_STATE_FAILED
+    assert life.status.ended_with_host == rebooted
+    assert life.status.error.startswith("its host was restarted" if rebooted else "its container is gone")
+
+
+def test_a_start_that_may_have_ended_with_its_host_says_so() -> None:
+    life = Life(make_task(), Phase.READY, pb.TaskStatus(state=pb.TASK_STATE_READY), may_start=True)
+    life, _ = adopt(life, None, NOW, rebooted=True)
+    assert life.status.state == pb.TASK_STATE_FAILED and life.status.ended_with_host
+
+
+def test_what_was_asked_to_stop_has_stopped_when_its_host_restarts() -> None:
+    life, _ = adopt(stopping(NOW + 3), None, NOW, rebooted=True)
+    assert life.status.state == pb.TASK_STATE_SHUTDOWN and not life.status.ended_with_host
