@@ -78,21 +78,19 @@ def test_it_writes_nothing(lab: HaLab, witness: Witness, report: Path, way: str,
         log = lab.layout.host(old).log / "manager.log"
         said = log.stat().st_size
         began = time.monotonic()
-        with WAYS[way](lab, old):
-            witness.wait(lambda w: w.leader_revision not in (0, term), "the election of another leader")
-            print(f"{way}: another leads after {time.monotonic() - began:.2f} s")
-            new, new_term = witness.leader, witness.leader_revision
-            pause = lab.frozen(new, "manager")
-            pause.__enter__()
-        try:
-            revision = witness.settled_revision()
+        with contextlib.ExitStack() as pause:
+            with WAYS[way](lab, old):
+                witness.wait(lambda w: w.leader_revision not in (0, term), "the election of another leader")
+                print(f"{way}: another leads after {time.monotonic() - began:.2f} s")
+                new, new_term = witness.leader, witness.leader_revision
+                pause.enter_context(lab.frozen(new, "manager"))
+                revision = witness.quiet_revision()
+                assert witness.leader_revision == new_term, "too late: the new leader's term is over"
             # The old one is loose, and the new one cannot write. (Until etcd ends its term: then another may.)
             witness.wait(lambda w: w.leader_revision != new_term, "the end of the frozen leader's term")
             ended = next(w for w in witness.since(revision, ("leader",)))
             written = [w for w in witness.since(revision) if w.revision < ended.revision]
             assert written == [], f"{old} has written {written} under a term that is over"
-        finally:
-            pause.__exit__(None, None, None)
         lab.web_is_updated(update)
         words = log.read_text(errors="replace")[said:]
         assert "leadership lost" in words or "deposed" in words, words

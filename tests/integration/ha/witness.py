@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 # What no manager writes but the one that leads, while no user asks for anything.
 LEADERS_KINDS = ("task", "rollout", "node", "network", "service")
+QUIET = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,18 @@ class Witness:
     def settled_revision(self) -> int:
         """Etcd's revision once everything is through that was proposed before: a read that etcd confirms."""
         return self._call(self._stores[0].list(LEADER_KEY)).revision
+
+    def quiet_revision(self) -> int:
+        """And once nothing more comes of what was on its way to etcd, which a read may overtake: of leaders' writes
+        none came for QUIET seconds."""
+        with self._lock:
+            last = self._last_of_leaders()
+            while self._lock.wait_for(lambda: self._last_of_leaders() != last, QUIET):
+                last = self._last_of_leaders()
+        return self.settled_revision()
+
+    def _last_of_leaders(self) -> int:
+        return next((w.revision for w in reversed(self.writes) if w.kind in LEADERS_KINDS), 0)
 
     def compact(self) -> int:
         """All history that can go goes; returns the revision up to which."""
