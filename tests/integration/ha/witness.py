@@ -127,13 +127,14 @@ class Witness:
         """And once nothing more comes of what was on its way to etcd, which a read may overtake: of leaders' writes
         none came for QUIET seconds."""
         with self._lock:
-            last = self._last_of_leaders()
-            while self._lock.wait_for(lambda: self._last_of_leaders() != last, QUIET):
-                last = self._last_of_leaders()
+            while self._lock.wait_for(self._has_grown(), QUIET):
+                pass
         return self.settled_revision()
 
-    def _last_of_leaders(self) -> int:
-        return next((w.revision for w in reversed(self.writes) if w.kind in LEADERS_KINDS), 0)
+    def _has_grown(self) -> Callable[[], bool]:
+        """Whether a leader's write has come since this was called."""
+        last = self._delivered
+        return lambda: any(w.kind in LEADERS_KINDS for w in self.since(last))
 
     def compact(self) -> int:
         """All history that can go goes; returns the revision up to which."""
