@@ -72,6 +72,8 @@ def service(name: str, number: int, networks: list[str], nodes: int, rng: random
         ),
     )
     task = wanted.task
+    if rng.random() < 0.3:
+        task.container.env[:] = [f"V={rng.randrange(1000)}"]
     if rng.random() < 0.5:
         probe(task.container, rng)
     draw = rng.random()
