@@ -1,4 +1,4 @@
-"""Checks of every end of a rollout: what is said to have converged has."""
+"""Checks of rollouts: what is said to have converged has, and what is blamed for a failure is to blame."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class RolloutChecks:
             return
         if new.state in _CONVERGED and old.state != new.state:
             self._converged(new)
+        if new.failures > old.failures and new.failed_task_id != old.failed_task_id:
+            self._blames(new)
 
     def _converged(self, rollout: pb.Rollout) -> None:
         """In each slot a task of the wanted spec has been in every balancer (it may have ended since), unless the
@@ -43,6 +45,18 @@ class RolloutChecks:
                 "a rollout converges when every slot serves",
                 f"{rollout.service_name} has converged; of {service.spec.replicas} slots {sorted(right)} are right",
                 rollout.id, service.id,
+            )  # fmt: skip
+
+    def _blames(self, rollout: pb.Rollout) -> None:
+        task = self._truth.tasks.get(rollout.failed_task_id)
+        if task is None or not task.status.ended_with_host:
+            return
+        restart = task.spec.restart
+        if restart.condition != spec.RESTART_CONDITION_NONE and not restart.max_attempts:
+            self._findings.add(
+                "a host that restarts fails no rollout",
+                f"{rollout.service_name}'s counts {task.id} as a failure: {task.status.error}",
+                rollout.id, task.id, task.node_id,
             )  # fmt: skip
 
 

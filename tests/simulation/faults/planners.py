@@ -12,7 +12,7 @@ from pyswarm_manager.allocator import service as vips
 from pyswarm_manager.allocator.ranges import parse_range, to_text
 from pyswarm_manager.orchestrator import history, selection, settle, view
 from pyswarm_manager.plan import Put
-from pyswarm_manager.rollout import batches, completion, machine
+from pyswarm_manager.rollout import batches, completion, machine, progress
 from pyswarm_manager.scheduler import filters
 from pyswarm_manager.scheduler.filters import Filter
 
@@ -163,3 +163,19 @@ def a_rollout_is_complete_too_soon() -> None:
         return is_complete
 
     replace(completion, "is_complete", make, _large)
+
+
+@fault("planners")
+def a_host_that_restarts_fails_a_rollout() -> None:
+    def make(before: Any) -> Any:
+        def next_start(slot: Any, task_spec: Any, now: float) -> Any:
+            return None
+
+        return next_start
+
+    replace(
+        progress,
+        "next_start",
+        make,
+        lambda slot, *_: any(task.status.ended_with_host and task.version > LATE for task in slot.tasks),
+    )
