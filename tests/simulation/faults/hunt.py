@@ -34,7 +34,7 @@ def hunt(name: str, first: int, seeds: int) -> Found:
     began, hours = time.monotonic(), 0.0
     try:
         load()[name].plant()
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         return Found(name, "", 0, 0.0, 0.0, f"cannot be planted any more: {error!r}")
     for seed in range(first, first + seeds):
         outcome = simulate(seed, HOURS)

@@ -75,7 +75,7 @@ def every_service_gets_the_same_vip() -> None:
     replace(
         vips,
         "next_vip",
-        lambda before: lambda world, network: to_text(parse_range(network.vip_range).first + 1),
+        lambda before: lambda world, network, *_: to_text(parse_range(network.vip_range).first + 1),
         is_large,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,24 @@ def fault(group: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 def replace(owner: Any, name: str, make: Callable[[Any], Any], where: Callable[..., object] | None = None) -> None:
     """`make` gets what is there, and returns what takes its place; or does so only `where` the arguments are such: what
     goes wrong among few, or at once, the unit tests see. Of a property, the argument is its owner."""
-    replacing(owner, name, make if where is None else _only(make, where))
+    fitted = _fitted(make)
+    replacing(owner, name, fitted if where is None else _only(fitted, where))
+
+
+def _fitted(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Raises TypeError for what cannot be called as what it replaces is: it would be found for that alone."""
+
+    def fitted(before: Any) -> Any:
+        faulty = make(before)
+        if inspect.isfunction(before):
+            parameters = inspect.signature(before).parameters.values()
+            positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+            named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+            for count in {len(positional), sum(p.default is p.empty for p in positional)}:
+                inspect.signature(faulty).bind(*[None] * count, **named)
+        return faulty
+
+    return fitted
 
 
 def _only(make: Callable[[Any], Any], where: Callable[..., object]) -> Callable[[Any], Any]:
