@@ -50,6 +50,7 @@ class Container:
     fit_at: float = 0.0  # its probe passes from then on; simulated seconds
     sick_until: float = 0.0
     asked_at: float | None = None  # to stop, by its first signal; simulated seconds
+    asked_slowly: bool = False  # the signal may have been long on its way
 
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -190,6 +191,7 @@ class Host:
         self.watcher.told_to_stop(self, container, signal)
         if container.asked_at is None:
             container.asked_at = world_time()
+            container.asked_slowly = container.asked_at < self.slow_until
         self.trace.add(f"{self.name} sends {signal}", container.request.task_id)
         if signal == "KILL":
             later(0.001, self.end, container, 137)

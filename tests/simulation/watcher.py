@@ -89,7 +89,7 @@ class HostWatcher:
     def _grace(self, host: Host, container: Container, signal: str) -> None:
         """It is killed only after it was asked, and had the time to obey."""
         now, spec = world_time(), container.request.container
-        if signal != "KILL" or now < host.slow_until:
+        if signal != "KILL" or now < host.slow_until or container.asked_slowly:
             return  # on a slow host the first signal may take longer than the grace, which counts from its sending off
         grace = spec.stop_grace if spec.HasField("stop_grace") else 10.0
         asked = container.asked_at
