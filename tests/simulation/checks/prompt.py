@@ -293,6 +293,8 @@ def _undated(task: pb.Task) -> pb.Task:
     copy.CopyFrom(task)
     for field in ("version", "created_at", "window_at"):
         copy.ClearField(field)
+    if task.desired_state != pb.TASK_STATE_READY:
+        copy.ClearField("start_after")  # it waits for it no more
     return copy
 
 
