@@ -15,7 +15,7 @@ def nothing_replaced() -> Iterator[list[str]]:
     found: list[str] = []
 
     def make_only(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        make(owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name))
+        make(planted.standing(owner, name))
         found.append(name)
 
     before, planted.replacing = planted.replacing, make_only

@@ -7,7 +7,7 @@ holds by then is all.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 
 from pyswarm_agent.logs import cri, files
@@ -37,7 +37,7 @@ class Cursor:
             if self._fd < 0 and not self._open_oldest():
                 return []
             if not (block := os.read(self._fd, BLOCK)):
-                if (newer := self._newer()) is None:
+                if (newer := self._newer()) < 0:
                     return []
                 if block := os.read(self._fd, BLOCK):
                     os.close(newer)
@@ -60,7 +60,7 @@ class Cursor:
             return bool(files.listed(self._folder))
         if os.fstat(self._fd).st_size > os.lseek(self._fd, 0, os.SEEK_CUR):
             return True
-        if (newer := self._newer()) is None:
+        if (newer := self._newer()) < 0:
             return False
         os.close(newer)
         return True
@@ -76,46 +76,38 @@ class Cursor:
         return found
 
     def _start(self, tail: int) -> None:
-        opened = files.opened(self._folder)
-        # What was last written before `since` has nothing of interest.
-        first = next((n for n, fd in enumerate(opened) if os.fstat(fd).st_mtime >= self._since), len(opened))
-        begin, offset = first, 0
-        wanted = tail
-        if tail >= 0:
-            for begin in reversed(range(first, len(opened))):
-                found, offset = _find_tail(opened[begin], wanted)
-                wanted -= found
-                if wanted <= 0:
-                    break
-        if opened := _keep(opened, begin):
-            self._fd = opened[0]
+        with files.opened(self._folder) as opened:
+            # What was last written before `since` has nothing of interest.
+            recent = list(dropwhile(lambda fd: os.fstat(fd).st_mtime < self._since, opened))
+            if not recent:
+                return
+            chosen, offset = recent[0], 0
+            if tail >= 0:
+                wanted = tail
+                for chosen in reversed(recent):
+                    found, offset = _find_tail(chosen, wanted)
+                    wanted -= found
+                    if wanted <= 0:
+                        break
+            self._fd = os.dup(chosen)
             os.lseek(self._fd, offset, os.SEEK_SET)
 
     def _open_oldest(self) -> bool:
-        if opened := _keep(files.opened(self._folder), 0):
-            self._fd = opened[0]
+        with files.opened(self._folder) as opened:
+            if opened:
+                self._fd = os.dup(opened[0])
         return bool(opened)
 
-    def _newer(self) -> int | None:
-        """A descriptor of the file after this one, to be closed; None when this is the newest."""
+    def _newer(self) -> int:
+        """A descriptor of the file after this one, to be closed; -1 when this is the newest."""
         own = os.fstat(self._fd).st_ino
-        opened = files.opened(self._folder)
-        inodes = [os.fstat(fd).st_ino for fd in opened]
-        if own in inodes:
-            kept = _keep(opened, inodes.index(own) + 1)
-        elif os.fstat(self._fd).st_nlink == 0:  # rotated away
-            kept = _keep(opened, 0)
-        else:
-            kept = _keep(opened, len(opened))
-        return kept[0] if kept else None
-
-
-def _keep(opened: Sequence[int], index: int) -> list[int]:
-    """The one at `index`, if there is one; the others are closed."""
-    for n, fd in enumerate(opened):
-        if n != index:
-            os.close(fd)
-    return list(opened[index : index + 1])
+        with files.opened(self._folder) as opened:
+            inodes = [os.fstat(fd).st_ino for fd in opened]
+            if own in inodes:
+                after = opened[inodes.index(own) + 1 :]
+            else:
+                after = opened if os.fstat(self._fd).st_nlink == 0 else []  # 0: rotated away
+            return os.dup(after[0]) if after else -1
 
 
 def _find_tail(fd: int, wanted: int) -> tuple[int, int]:

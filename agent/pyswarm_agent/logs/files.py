@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 NAME = "container.log"
@@ -29,24 +30,20 @@ def listed(folder: Path) -> Sequence[Path]:
     return [found[number] for number in sorted(found, reverse=True)]
 
 
-def opened(folder: Path) -> list[int]:
-    """Descriptors of the files, oldest first, to be closed. A rotation renames one after the other, so a name may be
-    another file's by the time that it is opened: it counts when all are still so named afterwards."""
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Sequence[int]]:
+    """Descriptors of the files, oldest first; closed at the end. A rotation renames one after the other, so a name may
+    be another file's by the time that it is opened: it counts when all are still so named afterwards."""
     while True:
-        descriptors: list[int] = []
-        try:
-            for path in listed(folder):
-                descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            if [os.fstat(fd).st_ino for fd in descriptors] == [path.stat().st_ino for path in listed(folder)]:
-                return descriptors
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            _close(descriptors)
-            raise
-        _close(descriptors)
-
-
-def _close(descriptors: Sequence[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
+        with contextlib.ExitStack() as stack:
+            descriptors: list[int] = []
+            try:
+                for path in listed(folder):
+                    descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                    stack.callback(os.close, descriptors[-1])
+                named = [path.stat().st_ino for path in listed(folder)]
+            except FileNotFoundError:
+                continue
+            if [os.fstat(fd).st_ino for fd in descriptors] == named:
+                yield descriptors
+                return

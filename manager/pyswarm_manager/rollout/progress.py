@@ -57,8 +57,8 @@ def is_finished_task(view: View, slot: Slot) -> bool:
 
 
 def blamed(view: View, rollout: pb.Rollout, slot: Slot, stored: pb.SlotProgress | None) -> pb.Task | None:
-    """The rollout's task in this slot that failed. A host that was lost or restarted is nobody's fault, if the policy
-    allows another task, which then tells."""
+    """The rollout's task in this slot that failed. A node that was lost is nobody's fault, and neither is a host that
+    was restarted, as long as the policy allows another task to show what the version is worth."""
     for task in slot.tasks:
         ours = task.rollout_id == rollout.id or (stored is not None and stored.new_task_id == task.id)
         if not ours or task.leaving or task.spec != view.target:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 # What no manager writes but the one that leads, while no user asks for anything.
 LEADERS_KINDS = ("task", "rollout", "node", "network", "service")
-QUIET = 1.0
+QUIET = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class RolloutChecks:
             )  # fmt: skip
 
     def _blames(self, rollout: pb.Rollout) -> None:
+        """Where the policy allows any number of tasks."""
         task = self._truth.tasks.get(rollout.failed_task_id)
         if task is None or not task.status.ended_with_host:
             return

@@ -96,9 +96,13 @@ def is_busy(supervisor: Any, *_: Any, **__: Any) -> bool:
     return len(supervisor.lives()) >= 4
 
 
+def standing(owner: Any, name: str) -> Any:
+    """What a fault would replace."""
+    return owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
+
+
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    before = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
-    setattr(owner, name, make(before))
+    setattr(owner, name, make(standing(owner, name)))
 
 
 replacing: Callable[[Any, str, Callable[[Any], Any]], None] = _replace

@@ -29,7 +29,7 @@ class Calls:
         self.found: defaultdict[str, set[str]] = defaultdict(set)
 
     def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        before = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
+        before = planted.standing(owner, name)
         fault = self.fault
 
         def note() -> None:

@@ -170,43 +170,6 @@ def test_an_old_task_that_dies_meanwhile_is_restarted_as_it_was_or_updated() -> 
     assert cluster.rollout.failures == 0
 
 
-def test_a_node_lost_in_the_middle_is_not_a_failure_of_the_version() -> None:
-    cluster = deployed()
-    cluster.deploy(wanted("v2-good"))
-    cluster.run(2)
-    new = next(t for t in cluster.serving() if t.spec.container.image == "v2-good")
-    cluster.cut_node(new.node_id)
-    cluster.settle()
-    assert cluster.rollout.state == COMPLETED and cluster.rollout.failures == 0
-    assert count(cluster, "v2-good") == 4
-
-
-def test_a_task_that_takes_the_place_of_a_lost_one_is_watched_anew() -> None:
-    cluster = deployed(monitor=5)
-    cluster.deploy(wanted("v2-good", monitor=5))
-    cluster.run(3)
-    first = cluster.rollout.slots[0].new_task_id
-    cluster.cut_node(cluster.world.tasks[first].node_id)
-    cluster.run(4)
-    assert cluster.rollout.slots[0].new_task_id != first
-    assert cluster.rollout.slots[0].phase == pb.SLOT_PHASE_MONITORING
-    cluster.run(1.1)
-    assert cluster.rollout.slots[0].phase == pb.SLOT_PHASE_DONE
-
-
-def test_what_a_lost_node_tells_when_it_is_back_is_not_a_failure_either() -> None:
-    cluster = deployed(monitor=30)
-    cluster.deploy(wanted("v2-good", monitor=30))
-    cluster.run(2)
-    new = next(t for t in cluster.serving() if t.spec.container.image == "v2-good")
-    cluster.cut_node(new.node_id)
-    cluster.run(2)
-    cluster.heal_node(new.node_id)
-    cluster.fail(new.id)
-    cluster.settle()
-    assert cluster.rollout.state == COMPLETED and cluster.rollout.failures == 0
-
-
 def test_a_rollout_does_not_end_while_a_task_that_was_done_is_missing() -> None:
     cluster = deployed()
     cluster.deploy(wanted("v2-good"))

@@ -132,35 +132,6 @@ def test_becoming_unhealthy_while_watched_is_a_failure() -> None:
     assert "became unhealthy: HTTP 500" in cluster.rollout.reason
 
 
-def restart_host_of_a_new_task(cluster: Cluster) -> None:
-    watched = next(p.new_task_id for p in cluster.rollout.slots if p.phase == pb.SLOT_PHASE_MONITORING)
-    assert cluster.fail(watched, with_host=True)
-
-
-@pytest.mark.parametrize("condition", [spec.RESTART_CONDITION_ANY, spec.RESTART_CONDITION_ON_FAILURE])
-def test_a_host_that_restarts_is_no_fault_of_the_version(condition: spec.RestartCondition.ValueType) -> None:
-    cluster = deployed()
-    service = wanted("v2-good")
-    service.task.restart.condition = condition
-    cluster.deploy(service)
-    cluster.run(1)
-    restart_host_of_a_new_task(cluster)
-    cluster.settle()
-    assert cluster.rollout.state == COMPLETED and cluster.rollout.failures == 0
-    assert images(cluster) == {"v2-good": 4}
-
-
-def test_a_task_that_may_not_be_made_again_fails_its_rollout_though_it_ended_with_its_host() -> None:
-    cluster = deployed()
-    service = wanted("v2-good")
-    service.task.restart.condition = spec.RESTART_CONDITION_NONE
-    cluster.deploy(service)
-    cluster.run(1)
-    restart_host_of_a_new_task(cluster)
-    cluster.settle()
-    assert cluster.rollout.state == ROLLED_BACK
-
-
 def test_ending_with_0_is_a_failure_of_what_was_to_run_for_ever() -> None:
     cluster = deployed()
     cluster.deploy(wanted("v2-good"))
